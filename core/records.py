@@ -1,0 +1,303 @@
+"""The nouns that flow between the folders: one frozen record a concept.
+
+Offsets are counted in Unicode code points of a version's canonical text; spans are half-open.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+# --- access ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Who may see a document. Built by `core.labels.make_labels`, which checks and sorts."""
+
+    allow: tuple[str, ...] = ()  # holding any one of these opens the document; none at all: nobody but an operator
+    deny: tuple[str, ...] = ()  # holding any one of these closes it, whatever is allowed
+    classification: str = "internal"  # a name on the tenant's ordered scale
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: a user or a service of one tenant, as established by a credential."""
+
+    tenant_id: UUID
+    subject: str  # the principal's own label, e.g. user:ana@acme.example
+    ceiling: tuple[str, ...] | None = None  # allow labels that the credential may use; None: no ceiling
+    max_classification: str | None = None  # the credential's own clearance; None: the principal's
+    bypass: bool = False  # an operator acting as itself: every label set of the tenant, and audited as such
+    via: str | None = None  # the service that acts for the subject, if another
+
+
+@dataclass(frozen=True, slots=True)
+class AccessScope:
+    """The label sets that a principal may see, as read at one access epoch. No search runs without one."""
+
+    tenant_id: UUID
+    subject: str
+    label_set_ids: tuple[int, ...]  # may be empty: nothing is visible
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A credential of a service; the secret itself is never stored."""
+
+    id: UUID
+    tenant_id: UUID
+    name: str
+    scopes: frozenset[str]  # of: search, ingest, act_for, operate
+    ceiling: tuple[str, ...] | None
+    max_classification: str | None
+    require_act_for: bool
+
+
+# --- ingestion ------------------------------------------------------------------------------------------------------
+
+ElementKind = Literal["heading", "paragraph", "list_item", "table", "code"]
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """A structural part of a canonical text. Elements are in order and do not overlap."""
+
+    kind: ElementKind
+    start: int
+    end: int
+    level: int = 0  # headings: 1 is the topmost
+    page: int | None = None  # first page is 1; None where the format has no pages
+    context: str = ""  # what repeats for each piece of it, e.g. a table's header row or a sheet's name
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedDocument:
+    """What a parser makes of a file: its canonical text and the elements that lie on it."""
+
+    text: str  # newline is \n; no NUL, no lone surrogates
+    elements: tuple[Element, ...]
+    mime_type: str  # the sniffed one
+    title: str | None = None
+    warnings: tuple[str, ...] = ()  # e.g. "page 3 holds no text: a scan?"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A span of the canonical text, with what is embedded in front of it."""
+
+    ordinal: int
+    start: int
+    end: int
+    page_start: int | None = None
+    page_end: int | None = None
+    heading_path: tuple[str, ...] = ()
+    embed_prefix: str = ""  # title, heading path, table header: embedded and indexed, never part of the passage
+    tokens: int = 0  # of the span alone, by the profile's tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A document as its submitter hands it over."""
+
+    external_id: str
+    content: bytes
+    labels: Labels
+    source: str = "api"
+    title: str | None = None
+    mime_type: str | None = None  # what the submitter says; the sniffed type wins
+    filename: str | None = None  # a hint for the parser; never a path
+    uri: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What the store made of a submission, after its commit."""
+
+    document_id: UUID
+    version: int
+    job_id: UUID | None  # None when unchanged
+    unchanged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document's row, as a reader may see it."""
+
+    id: UUID
+    source: str
+    external_id: str
+    title: str | None
+    uri: str | None
+    version: int | None  # the current, indexed version; None until the first is indexed
+    mime_type: str | None
+    labels: Labels
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One piece of accepted work; its row in Postgres is the only truth about it."""
+
+    id: UUID
+    tenant_id: UUID
+    kind: str  # index | refresh
+    state: str  # accepted | parsing | embedding | indexing | running | done | failed | quarantined
+    document_id: UUID | None
+    version: int | None
+    source_id: UUID | None
+    attempts: int
+    error_code: str | None
+    error: str | None
+    seq: int | None  # the change-log position at which its effect is visible
+    detail: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A claim on a job; writes made under it carry the token, so that a late worker's are refused."""
+
+    job: Job
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """An embedding profile: a model, its dimensions and the chunking. Index tables belong to one profile."""
+
+    id: int
+    name: str
+    model: str
+    dimensions: int
+    precision: str  # part of the profile: bf16 and f32 vectors are not the same vectors
+    chunk_tokens: int
+    chunker: str  # "structure", or the name of a LlamaIndex node parser
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where documents come from, and when to look again."""
+
+    id: UUID
+    tenant_id: UUID
+    name: str
+    kind: str  # folder | api
+    config: dict[str, Any]  # folder: {"path": …}
+    labels: Labels  # default for what carries none
+    schedule: str | None  # cron, UTC
+    max_deleted_share: float  # of the source's documents, in one refresh
+    last_success_at: datetime | None
+
+
+# --- retrieval ------------------------------------------------------------------------------------------------------
+
+Mode = Literal["hybrid", "dense", "lexical"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """One question, with what the caller asks of the answer."""
+
+    query: str
+    queries: tuple[str, ...] = ()  # variants that the agent adds
+    top_k: int = 8
+    mode: Mode = "hybrid"
+    filters: dict[str, Any] | None = None
+    rerank: str | None = None  # none, or a reranker's name
+    max_tokens: int | None = None  # of the context string
+    at_least: int | None = None  # change-log position that must be visible
+    explain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A chunk that a leg of the search proposes; a larger score is better."""
+
+    chunk_id: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class FusedCandidate:
+    """A chunk after fusion, with the score of each leg that proposed it."""
+
+    chunk_id: int
+    fused: float
+    dense: float | None = None
+    lexical: float | None = None
+    rerank: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """A chunk's text and its document's row, as read under row-level security."""
+
+    chunk_id: int
+    document_id: UUID
+    external_id: str
+    source: str
+    version: int
+    title: str | None
+    uri: str | None
+    ordinal: int
+    start: int
+    end: int
+    page_start: int | None
+    page_end: int | None
+    heading_path: tuple[str, ...]
+    tokens: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Where a passage comes from: text[start:end] of that version is the passage, byte for byte."""
+
+    marker: str  # e.g. [1], as it stands in the context
+    document_id: UUID
+    external_id: str
+    version: int
+    title: str | None
+    uri: str | None
+    page: int | None  # None means unknown, never a guess
+    heading_path: tuple[str, ...]
+    start: int
+    end: int
+    content_hash: str  # sha256 of the passage's UTF-8 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What a search returns: a chunk with its citation and the scores that ranked it."""
+
+    rank: int
+    score: float
+    text: str
+    citation: Citation
+    scores: FusedCandidate
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One line of `activity`: what a stage did and how long it took."""
+
+    stage: str
+    ms: float
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """The whole answer to a search."""
+
+    request_id: UUID
+    passages: tuple[Passage, ...]
+    context: str
+    degraded: tuple[str, ...]
+    activity: tuple[Stage, ...]
