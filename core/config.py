@@ -1,0 +1,80 @@
+"""Settings: the one place that reads the environment.
+
+A setting comes from its `CITADEL_…` variable, else from the embedded stack that runs in the state folder
+(`.citadel/runtime.json`, written by `citadel up`), else from its default.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from core.errors import Misconfigured
+
+RUNTIME_FILE = "runtime.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything an installation can set. Read once, at a process's start, and passed on."""
+
+    state: Path = Path(".citadel")  # embedded servers, logs, model cache
+    database_url: str = ""  # an administrator's: migrations only; replaces the embedded Postgres
+    app_database_url: str = ""  # role citadel_app: reads under row-level security
+    maintenance_database_url: str = ""  # role citadel_maintenance: writes and workers
+    app_password: str = ""  # what `citadel migrate` gives the role; empty: left as it is
+    maintenance_password: str = ""
+    redis_url: str = ""
+    blob_url: str = ""  # an fsspec URL; default: a folder under the state folder
+    api_url: str = "http://127.0.0.1:8000"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    tenant: str = "default"
+    model: str = "all-MiniLM-L6-v2"
+    chunker: str = "structure"  # or the name of a LlamaIndex node parser
+    chunk_tokens: int = 200
+    max_body_bytes: int = 128 * 2**20
+    search_deadline_s: float = 10.0
+    at_least_wait_s: float = 5.0
+    worker_processes: int = 2
+    model_threads: int = 0  # of one process; 0: the library's choice
+    lease_s: float = 60.0
+    sweep_every_s: float = 5.0
+
+    def blob_store_url(self) -> str:
+        """The blob store's fsspec URL."""
+        return self.blob_url or (self.state.resolve() / "blobs").as_uri()
+
+    def model_cache(self) -> Path:
+        """Where compiled models are kept."""
+        return self.state / "models"
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Settings from the environment and the state folder. Raises Misconfigured for a value of the wrong type."""
+    state = Path(environ.get("CITADEL_STATE", ".citadel"))
+    running = read_runtime(state)
+    values: dict[str, object] = {"state": state}
+    for field in fields(Settings):
+        raw = environ.get(f"CITADEL_{field.name.upper()}") or running.get(field.name)
+        if raw and field.name != "state":
+            values[field.name] = _typed(field.name, raw, type(field.default))
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+def read_runtime(state: Path) -> dict[str, str]:
+    """What `citadel up` wrote about the stack that runs in this state folder; empty when none does."""
+    path = state / RUNTIME_FILE
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The variables that give a child process these settings."""
+    return {f"CITADEL_{f.name.upper()}": str(getattr(settings, f.name)) for f in fields(Settings)}
+
+
+def _typed(name: str, raw: str, kind: type) -> object:
+    try:
+        return kind(raw)
+    except ValueError as error:
+        raise Misconfigured(f"CITADEL_{name.upper()} must be a {kind.__name__}, not {raw!r}") from error

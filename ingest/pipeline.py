@@ -1,0 +1,97 @@
+"""Ingestion, top to bottom: from a claimed job to a version that readers see."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from models.embedder import Embedder
+
+from core.errors import LeaseLost, Retryable
+from core.records import Lease, Profile
+from ingest.chunk import ChunkBudget, chunk
+from ingest.sandbox import ParserSandbox
+from store import chunks, jobs
+from store.blobs import BlobStore
+from store.pool import Store, writing
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What a worker process ingests with."""
+
+    store: Store
+    blobs: BlobStore
+    parser: ParserSandbox
+    embedder: Embedder
+    profile: Profile
+    lease_s: float
+
+
+def index_version(pipeline: Pipeline, lease: Lease) -> None:
+    """Parse, chunk, embed and publish the job's version. Raises Unparseable, Retryable."""
+    document_id, version = lease.job.document_id, lease.job.version
+    assert document_id is not None and version is not None
+    clock = _Clock()
+    with writing(pipeline.store) as conn:
+        wanted = chunks.to_index(conn, document_id, version)
+        if wanted is None:  # deleted, or a newer version is already read
+            jobs.finish(conn, lease, None, {"superseded": True})
+            return
+    with heartbeat(pipeline, lease):
+        with clock.stage("fetch"):
+            content = pipeline.blobs.get(wanted.blob_key)
+        with clock.stage("parse"):
+            parsed = pipeline.parser.parse(content, wanted.filename, wanted.mime_type)
+        with writing(pipeline.store) as conn:
+            jobs.set_state(conn, lease, "embedding")
+        with clock.stage("chunk"):
+            budget = ChunkBudget(chunk_tokens=pipeline.profile.chunk_tokens)
+            pieces = chunk(parsed, wanted.title or parsed.title, pipeline.profile.chunker, budget, pipeline.embedder)
+        with clock.stage("embed"):
+            texts = [f"{piece.embed_prefix}\n{parsed.text[piece.start : piece.end]}".lstrip() for piece in pieces]
+            vectors = pipeline.embedder.embed_documents(texts)
+        with writing(pipeline.store) as conn:
+            jobs.set_state(conn, lease, "indexing")
+        with clock.stage("index"), writing(pipeline.store) as conn:
+            chunks.publish(conn, lease, pipeline.profile.id, parsed, pieces, vectors, clock.ms)
+
+
+@contextmanager
+def heartbeat(pipeline: Pipeline, lease: Lease) -> Iterator[None]:
+    """Keep the lease while the body runs; once it is lost, what the body computes is refused at its commit."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(pipeline.lease_s / 3):
+            try:
+                with writing(pipeline.store) as conn:
+                    jobs.renew(conn, lease, pipeline.lease_s)
+            except LeaseLost:
+                return
+            except Retryable:  # Postgres is away: the lease may yet outlast it
+                continue
+
+    thread = threading.Thread(target=beat, name=f"heartbeat-{lease.job.id}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """Milliseconds by stage."""
+
+    ms: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.ms[name] = round((time.perf_counter() - started) * 1000, 1)

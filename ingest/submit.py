@@ -1,0 +1,55 @@
+"""Accept a document: its bytes and its job row are kept before anyone hears `202`."""
+
+from dataclasses import replace
+from uuid import UUID
+
+from core.errors import EmptyDocument, Invalid
+from core.records import Labels, Submission, Submitted
+from store import documents, sources
+from store.blobs import BlobStore
+from store.pool import Store, writing
+
+MAX_EXTERNAL_ID = 1024  # characters
+
+
+def submit(
+    store: Store,
+    blobs: BlobStore,
+    tenant_id: UUID,
+    submission: Submission,
+    *,
+    default_labels: bool,
+    expected: int | None,
+) -> Submitted:
+    """Keep the bytes, then commit document, version and job together.
+
+    With `default_labels` the source's own labels stand in for the submission's. `expected` is the version that the
+    caller last saw. Raises Invalid, EmptyDocument, Conflict, BlobUnavailable, StoreUnavailable.
+    """
+    _check(submission)
+    key = blobs.put(submission.content)
+    with writing(store) as conn:
+        source = sources.ensure_api_source(conn, tenant_id, submission.source)
+        labelled = replace(submission, labels=source.labels) if default_labels else submission
+        return documents.submit(conn, tenant_id, source.id, labelled, key, expected)
+
+
+def change_labels(store: Store, tenant_id: UUID, document_id: UUID, labels: Labels, expected: int | None) -> int:
+    """Move a document to other labels, for every reader from the commit on; returns the change's seq."""
+    with writing(store) as conn:
+        return documents.change_labels(conn, tenant_id, document_id, labels, expected)
+
+
+def delete(store: Store, blobs: BlobStore, tenant_id: UUID, document_id: UUID, expected: int | None) -> None:
+    """Remove a document from every search, then its bytes from the blob store."""
+    with writing(store) as conn:
+        unused = documents.delete(conn, tenant_id, document_id, expected)
+    for key in unused:
+        blobs.delete(key)
+
+
+def _check(submission: Submission) -> None:
+    if not submission.content:
+        raise EmptyDocument(f"{submission.external_id[:80]!r} holds no bytes")
+    if not 0 < len(submission.external_id) <= MAX_EXTERNAL_ID or "\0" in submission.external_id:
+        raise Invalid(f"external_id must have 1 to {MAX_EXTERNAL_ID} characters and no NUL")

@@ -1,0 +1,109 @@
+"""Label sets, groups, clearances, and the scope that they give a principal."""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from core.errors import InvalidLabel
+from core.labels import check_label
+from core.records import AccessScope, Labels, Principal
+from store.pool import SET_SCOPE, Conn
+
+EPOCH = "SELECT access_epoch FROM tenants WHERE id = %s"
+VISIBLE = "SELECT coalesce(array_agg(v), '{}') FROM visible_label_sets(%s, %s, %s, %s) v"
+EVERY = "SELECT coalesce(array_agg(id), '{}') FROM label_sets WHERE tenant_id = %s"
+INTERN = """
+    INSERT INTO label_sets (tenant_id, allow, deny, classification) VALUES (%s, %s, %s, %s)
+    ON CONFLICT (tenant_id, allow, deny, classification) DO NOTHING RETURNING id
+"""
+INTERNED = "SELECT id FROM label_sets WHERE (tenant_id, allow, deny, classification) = (%s, %s, %s, %s)"
+LABELS = "SELECT allow, deny, classification FROM label_sets WHERE id = %s"
+RANKS = "SELECT name FROM classifications WHERE tenant_id = %s ORDER BY rank"
+CLEAR_MEMBERS = "DELETE FROM memberships WHERE tenant_id = %s"
+CLEAR_CLEARANCES = "DELETE FROM clearances WHERE tenant_id = %s"
+ADD_MEMBER = "INSERT INTO memberships (tenant_id, member, group_label) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+ADD_CLEARANCE = "INSERT INTO clearances (tenant_id, subject, classification) VALUES (%s, %s, %s)"
+BUMP_EPOCH = "UPDATE tenants SET access_epoch = access_epoch + 1 WHERE id = %s"
+
+
+def enter_scope(conn: Conn, principal: Principal) -> AccessScope:
+    """Resolve what the principal may see in this transaction, and set the transaction to it.
+
+    The epoch and the label sets come from the transaction's own snapshot, so a search that starts after a
+    revocation's commit cannot use the old grant.
+    """
+    label_sets = visible_label_sets(conn, principal)
+    (epoch,) = conn.execute(EPOCH, (principal.tenant_id,)).fetchone() or (0,)
+    conn.execute(SET_SCOPE, (str(principal.tenant_id), "{" + ",".join(map(str, label_sets)) + "}"))
+    return AccessScope(principal.tenant_id, principal.subject, label_sets, epoch)
+
+
+def visible_label_sets(conn: Conn, principal: Principal) -> tuple[int, ...]:
+    """Ids of the label sets that the principal may see; the definition itself is the SQL function of that name."""
+    if principal.bypass:
+        row = conn.execute(EVERY, (principal.tenant_id,)).fetchone()
+    else:
+        ceiling = None if principal.ceiling is None else list(principal.ceiling)
+        row = conn.execute(
+            VISIBLE, (principal.tenant_id, principal.subject, ceiling, principal.max_classification)
+        ).fetchone()
+    return tuple(sorted(row[0])) if row else ()
+
+
+def intern_labels(conn: Conn, tenant_id: UUID, labels: Labels) -> int:
+    """The id of this label set, made when new. Raises InvalidLabel for a classification off the tenant's scale."""
+    key = (tenant_id, list(labels.allow), list(labels.deny), labels.classification)
+    row = conn.execute(INTERNED, key).fetchone()
+    if row is None:
+        _check_classification(conn, tenant_id, labels.classification)
+        row = conn.execute(INTERN, key).fetchone() or conn.execute(INTERNED, key).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def labels_of(conn: Conn, label_set_id: int) -> Labels:
+    """The label set of that id."""
+    row = conn.execute(LABELS, (label_set_id,)).fetchone()
+    assert row is not None, "label sets are never deleted while something refers to them"
+    return Labels(tuple(row[0]), tuple(row[1]), row[2])
+
+
+def narrowed(conn: Conn, tenant_id: UUID, old: Labels, new: Labels) -> Labels:
+    """Labels under which nobody sees more than under `old`, nor more than under `new`.
+
+    The exact meet of two any-of lists is not an any-of list; their intersection is within it, so it fails closed.
+    """
+    scale = scale_of(conn, tenant_id)
+    return Labels(
+        allow=tuple(sorted(set(old.allow) & set(new.allow))),
+        deny=tuple(sorted(set(old.deny) | set(new.deny))),
+        classification=max(old.classification, new.classification, key=scale.index),
+    )
+
+
+def scale_of(conn: Conn, tenant_id: UUID) -> list[str]:
+    """The tenant's classifications, lowest first."""
+    return [name for (name,) in conn.execute(RANKS, (tenant_id,)).fetchall()]
+
+
+def replace_groups(
+    conn: Conn, tenant_id: UUID, groups: Mapping[str, Sequence[str]], clearances: Mapping[str, str]
+) -> None:
+    """Make these the tenant's groups (group → members) and clearances (subject → classification).
+
+    Raises InvalidLabel for a label without a namespace or a classification off the scale.
+    """
+    conn.execute(CLEAR_MEMBERS, (tenant_id,))
+    conn.execute(CLEAR_CLEARANCES, (tenant_id,))
+    for group, members in groups.items():
+        for member in members:
+            conn.execute(ADD_MEMBER, (tenant_id, check_label(member), check_label(group)))
+    for subject, classification in clearances.items():
+        _check_classification(conn, tenant_id, classification)
+        conn.execute(ADD_CLEARANCE, (tenant_id, check_label(subject), classification))
+    conn.execute(BUMP_EPOCH, (tenant_id,))
+
+
+def _check_classification(conn: Conn, tenant_id: UUID, classification: str) -> None:
+    scale = scale_of(conn, tenant_id)
+    if classification not in scale:
+        raise InvalidLabel(f"{classification[:80]!r} is not a classification of this tenant: choose from {scale}")

@@ -1,0 +1,66 @@
+"""The blob store: submitted bytes under their sha256, on any fsspec file system."""
+
+import hashlib
+import os
+import uuid
+from typing import Protocol
+
+import fsspec  # type: ignore[import-untyped]
+
+from core.errors import BlobUnavailable
+
+
+class BlobStore(Protocol):
+    """Bytes by content hash. `put` is idempotent and durable when it returns."""
+
+    def put(self, content: bytes) -> str: ...
+    def get(self, key: str) -> bytes: ...
+    def delete(self, key: str) -> None: ...
+
+
+class FsspecBlobs:
+    """A BlobStore under an fsspec URL (`file:///…`, `s3://…`, `memory://…`)."""
+
+    def __init__(self, url: str) -> None:
+        self._fs, self._root = fsspec.core.url_to_fs(url)
+        self._local = "file" in self._fs.protocol
+
+    def put(self, content: bytes) -> str:
+        """Keep the bytes and return their key. A write becomes visible whole or not at all. Raises BlobUnavailable."""
+        key = hashlib.sha256(content).hexdigest()
+        path = self._path(key)
+        try:
+            if not self._fs.exists(path):
+                self._write(path, content)
+        except OSError as error:
+            raise BlobUnavailable(f"the blob store took no bytes: {error}") from error
+        return key
+
+    def get(self, key: str) -> bytes:
+        """The bytes of a key. Raises BlobUnavailable when they are not there or not what the key says."""
+        try:
+            content = bytes(self._fs.cat_file(self._path(key)))
+        except OSError as error:
+            raise BlobUnavailable(f"blob {key[:12]}… cannot be read: {error}") from error
+        if hashlib.sha256(content).hexdigest() != key:
+            raise BlobUnavailable(f"blob {key[:12]}… holds other bytes than its name promises: restore it")
+        return content
+
+    def delete(self, key: str) -> None:
+        """Remove the bytes of a key; absent is fine."""
+        path = self._path(key)
+        if self._fs.exists(path):
+            self._fs.rm_file(path)
+
+    def _path(self, key: str) -> str:
+        return f"{self._root.rstrip('/')}/{key[:2]}/{key}"
+
+    def _write(self, path: str, content: bytes) -> None:
+        self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        part = f"{path}.{uuid.uuid4().hex}.part"
+        with self._fs.open(part, "wb") as file:
+            file.write(content)
+            if self._local:  # 202 means kept: the bytes are on the disk before the row that names them
+                file.flush()
+                os.fsync(file.fileno())
+        self._fs.mv(part, path)

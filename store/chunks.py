@@ -1,0 +1,182 @@
+"""Chunks and vectors: published in one transaction, found and read under row-level security."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from pgvector import HalfVector
+from psycopg import sql
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from core.records import Candidate, Chunk, ChunkRow, Lease, ParsedDocument
+from store import changes, jobs
+from store.pool import Conn
+
+TO_INDEX = """
+    SELECT v.blob_key, v.filename, v.mime_type, v.title FROM versions v
+    JOIN documents d ON d.id = v.document_id
+    WHERE v.document_id = %s AND v.version = %s AND v.version > coalesce(d.current_version, 0)
+"""
+LOCK_CURRENT = "SELECT coalesce(current_version, 0) FROM documents WHERE id = %s FOR UPDATE"
+DROP_CHUNKS = "DELETE FROM chunks WHERE document_id = %s AND profile_id = %s"
+ADD_CHUNKS = """
+    INSERT INTO chunks (tenant_id, profile_id, document_id, version, ordinal, start_offset, end_offset, page_start,
+                        page_end, heading_path, embed_prefix, tokens, text)
+    SELECT %(tenant)s, %(profile)s, %(document)s, %(version)s, c.ordinal, c.start, c."end", c.page_start, c.page_end,
+           c.heading_path, c.embed_prefix, c.tokens, c.text
+    FROM jsonb_to_recordset(%(chunks)s) AS c (ordinal int, start int, "end" int, page_start int, page_end int,
+         heading_path text[], embed_prefix text, tokens int, text text)
+    ORDER BY c.ordinal
+    RETURNING id, ordinal
+"""
+ADD_VECTOR = """
+    INSERT INTO {} (chunk_id, tenant_id, document_id, label_set_id, embedding)
+    SELECT %s, v.tenant_id, v.document_id, v.label_set_id, %s
+    FROM versions v WHERE v.document_id = %s AND v.version = %s
+"""
+SET_TEXT = """
+    UPDATE versions SET state = 'indexed', text = %s, elements = %s, mime_type = %s, title = coalesce(title, %s),
+        warnings = %s
+    WHERE document_id = %s AND version = %s
+"""
+SUPERSEDE = "UPDATE versions SET state = 'superseded' WHERE document_id = %s AND version < %s AND state = 'pending'"
+FLIP = """
+    UPDATE documents d SET current_version = v.version, label_set_id = v.label_set_id, updated_at = now(),
+        title = coalesce(v.title, v.filename)
+    FROM versions v WHERE d.id = %s AND v.document_id = d.id AND v.version = %s
+"""
+NEAREST = """
+    SELECT chunk_id, embedding <#> %(query)s AS distance FROM {vectors}
+    WHERE tenant_id = %(tenant)s AND label_set_id = ANY(%(label_sets)s) {filter}
+    ORDER BY (embedding <#> %(query)s) + 0, chunk_id LIMIT %(k)s
+"""
+VISIBLE_IDS = """
+    SELECT chunk_id FROM {vectors} WHERE tenant_id = %(tenant)s AND label_set_id = ANY(%(label_sets)s) {filter}
+    ORDER BY chunk_id
+"""
+MATCHING = "AND document_id IN (SELECT id FROM documents d WHERE {})"
+INDEXED_TEXTS = "SELECT id, embed_prefix, text FROM chunks WHERE id = ANY(%s)"
+ROWS = """
+    SELECT c.id AS chunk_id, c.document_id, d.external_id, s.name AS source, c.version, d.title, d.uri, c.ordinal,
+           c.start_offset AS start, c.end_offset AS "end", c.page_start, c.page_end, c.heading_path, c.tokens, c.text
+    FROM chunks c
+    JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
+    JOIN sources s ON s.id = d.source_id
+    WHERE c.id = ANY(%s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ToIndex:
+    """What a worker needs to index a version."""
+
+    blob_key: str
+    filename: str | None
+    mime_type: str | None  # as declared
+    title: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Which index rows a leg may look at: the live profile's, the caller's label sets, the request's filter."""
+
+    tenant_id: UUID
+    profile_id: int
+    label_set_ids: tuple[int, ...]
+    where: sql.Composable | None = None  # over documents d, from `retrieval.filters`
+
+
+def to_index(conn: Conn, document_id: UUID, version: int) -> ToIndex | None:
+    """The version to index; None when it was deleted or a newer one is current."""
+    with conn.cursor(row_factory=class_row(ToIndex)) as cursor:
+        return cursor.execute(TO_INDEX, (document_id, version)).fetchone()
+
+
+def publish(
+    conn: Conn,
+    lease: Lease,
+    profile_id: int,
+    parsed: ParsedDocument,
+    chunks: Sequence[Chunk],
+    vectors: NDArray[np.float32],
+    stage_ms: Mapping[str, float],
+) -> bool:
+    """Make this version the one that is read: chunks, vectors, text, labels and the pointer, in one transaction.
+
+    `vectors` is [len(chunks), dimensions]; `stage_ms` is kept with the job. False when a newer version is current or
+    the document is gone; the job is done either way. Raises LeaseLost.
+    """
+    jobs.hold(conn, lease)
+    document_id, version = lease.job.document_id, lease.job.version
+    assert document_id is not None and version is not None
+    row = conn.execute(LOCK_CURRENT, (document_id,)).fetchone()
+    if row is None or row[0] >= version:
+        jobs.finish(conn, lease, None, {"superseded": True})
+        return False
+    conn.execute(DROP_CHUNKS, (document_id, profile_id))
+    _add(conn, lease, profile_id, parsed, chunks, vectors)
+    elements = Jsonb([asdict(element) for element in parsed.elements])
+    conn.execute(SET_TEXT, (parsed.text, elements, parsed.mime_type, parsed.title, list(parsed.warnings),
+                            document_id, version))  # fmt: skip
+    conn.execute(SUPERSEDE, (document_id, version))
+    conn.execute(FLIP, (document_id, version))
+    seq = changes.log(conn, lease.job.tenant_id, document_id, version, "index")
+    detail = {"chunks": len(chunks), "warnings": list(parsed.warnings), "ms": dict(stage_ms)}
+    jobs.finish(conn, lease, seq, detail)
+    return True
+
+
+def nearest(conn: Conn, scan: Scan, query: NDArray[np.float32], k: int) -> list[Candidate]:
+    """The k visible chunks of largest inner product with `query` [dimensions], by an exact scan."""
+    statement = sql.SQL(NEAREST).format(vectors=changes.vectors_table(scan.profile_id), filter=_filter(scan))
+    rows = conn.execute(statement, {**_values(scan), "query": HalfVector(query), "k": k}).fetchall()
+    return [Candidate(chunk_id, -distance) for chunk_id, distance in rows]
+
+
+def visible_ids(conn: Conn, scan: Scan) -> NDArray[np.int64]:
+    """Ids of all chunks that the scan may see, ascending."""
+    statement = sql.SQL(VISIBLE_IDS).format(vectors=changes.vectors_table(scan.profile_id), filter=_filter(scan))
+    return np.array([row[0] for row in conn.execute(statement, _values(scan))], dtype=np.int64)
+
+
+def indexed_texts(conn: Conn, chunk_ids: Sequence[int]) -> list[tuple[int, str, str]]:
+    """(id, embed_prefix, text) of those chunks that this transaction's scope shows."""
+    return [(i, prefix, text) for i, prefix, text in conn.execute(INDEXED_TEXTS, (list(chunk_ids),)).fetchall()]
+
+
+def read_rows(conn: Conn, chunk_ids: Sequence[int]) -> dict[int, ChunkRow]:
+    """Chunk rows with their documents, for those that this transaction's scope shows and whose version is current."""
+    with conn.cursor(row_factory=class_row(ChunkRow)) as cursor:
+        return {row.chunk_id: row for row in cursor.execute(ROWS, (list(chunk_ids),)).fetchall()}
+
+
+def _add(
+    conn: Conn,
+    lease: Lease,
+    profile_id: int,
+    parsed: ParsedDocument,
+    chunks: Sequence[Chunk],
+    vectors: NDArray[np.float32],
+) -> None:
+    rows = [{**asdict(chunk), "text": parsed.text[chunk.start : chunk.end]} for chunk in chunks]
+    keys = {"tenant": lease.job.tenant_id, "profile": profile_id, "document": lease.job.document_id,
+            "version": lease.job.version, "chunks": Jsonb(rows)}  # fmt: skip
+    ids = {ordinal: chunk_id for chunk_id, ordinal in conn.execute(ADD_CHUNKS, keys).fetchall()}
+    statement = sql.SQL(ADD_VECTOR).format(changes.vectors_table(profile_id))
+    values = [
+        (ids[chunk.ordinal], HalfVector(vector), lease.job.document_id, lease.job.version)
+        for chunk, vector in zip(chunks, vectors, strict=True)
+    ]
+    with conn.cursor() as cursor:
+        cursor.executemany(statement, values)
+
+
+def _filter(scan: Scan) -> sql.Composable:
+    return sql.SQL("") if scan.where is None else sql.SQL(MATCHING).format(scan.where)
+
+
+def _values(scan: Scan) -> dict[str, object]:
+    return {"tenant": scan.tenant_id, "label_sets": list(scan.label_set_ids)}

@@ -1,0 +1,222 @@
+"""Documents and their immutable versions: submit, label, delete, read."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from core.errors import Conflict, NotFound
+from core.records import Document, Labels, Submission, Submitted
+from store import access, changes, jobs
+from store.pool import Conn
+
+LOCK_OR_ADD = """
+    INSERT INTO documents (tenant_id, source_id, external_id, label_set_id, title, uri, metadata)
+    VALUES (%(tenant)s, %(source)s, %(external_id)s, %(labels)s, %(title)s, %(uri)s, %(metadata)s)
+    ON CONFLICT (source_id, external_id) DO UPDATE SET updated_at = documents.updated_at
+    RETURNING id, label_set_id, current_version, latest_version, title, uri, metadata
+"""
+LOCK = """
+    SELECT id, label_set_id, current_version, latest_version, title, uri, metadata
+    FROM documents WHERE tenant_id = %s AND id = %s FOR UPDATE
+"""
+LATEST = "SELECT label_set_id, state, content_hash FROM versions WHERE document_id = %s AND version = %s"
+ADD_VERSION = """
+    INSERT INTO versions (document_id, version, tenant_id, label_set_id, content_hash, blob_key, size, mime_type,
+                          filename, title)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+SUBMITTED = "UPDATE documents SET latest_version = %s, label_set_id = %s, updated_at = now() WHERE id = %s"
+SET_METADATA = "UPDATE documents SET metadata = %s, uri = %s, updated_at = now() WHERE id = %s"
+SET_LABELS = "UPDATE documents SET label_set_id = %s, updated_at = now() WHERE id = %s"
+SET_WANTED_LABELS = "UPDATE versions SET label_set_id = %s WHERE document_id = %s"
+NARROW_PENDING = "UPDATE versions SET label_set_id = %s WHERE document_id = %s AND version <= %s AND state = 'pending'"
+BLOBS = "SELECT DISTINCT blob_key FROM versions WHERE document_id = %s"
+STILL_USED = "SELECT blob_key FROM versions WHERE blob_key = ANY(%s)"
+DELETE = "DELETE FROM documents WHERE id = %s"
+DELETE_CHUNKS = "DELETE FROM chunks WHERE document_id = %s"
+
+READ = """
+    SELECT d.id, s.name, d.external_id, d.title, d.uri, d.current_version, v.mime_type, l.allow, l.deny,
+           l.classification, d.metadata, d.created_at, d.updated_at
+    FROM documents d
+    JOIN sources s ON s.id = d.source_id
+    JOIN label_sets l ON l.id = d.label_set_id
+    LEFT JOIN versions v ON v.document_id = d.id AND v.version = d.current_version
+"""
+READ_ONE = READ + " WHERE d.id = %s"
+READ_PAGE = (
+    READ
+    + """
+    WHERE (d.created_at, d.id) > (%(at)s, %(id)s) AND (%(source)s::text IS NULL OR s.name = %(source)s)
+    ORDER BY d.created_at, d.id LIMIT %(limit)s
+"""
+)
+TEXT = """
+    SELECT v.version, substr(v.text, %(start)s::int + 1, %(length)s::int)
+    FROM versions v JOIN documents d ON d.id = v.document_id
+    WHERE v.document_id = %(id)s AND v.version = coalesce(%(version)s, d.current_version) AND v.text IS NOT NULL
+"""
+
+MAX_OFFSET = 2**30  # beyond any text that Postgres holds
+
+
+@dataclass(frozen=True, slots=True)
+class _Locked:
+    """A document's row, locked for this transaction."""
+
+    id: UUID
+    label_set_id: int
+    current_version: int | None
+    latest_version: int
+    title: str | None
+    uri: str | None
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpan:
+    """A span of a version's canonical text, in code points."""
+
+    version: int
+    start: int
+    end: int
+    text: str
+
+
+def submit(
+    conn: Conn, tenant_id: UUID, source_id: UUID, submission: Submission, blob_key: str, expected: int | None = None
+) -> Submitted:
+    """Commit-ready: the document, its new version and its job; or that nothing changed.
+
+    Labels that narrow hold at once, also for the version that is being read now; labels that widen hold when the new
+    version is indexed. Changed labels or metadata alone make no new version. Raises InvalidLabel, and Conflict when
+    `expected` is not the latest version.
+    """
+    wanted = access.intern_labels(conn, tenant_id, submission.labels)
+    values = {"tenant": tenant_id, "source": source_id, "external_id": submission.external_id, "labels": wanted,
+              "title": submission.title, "uri": submission.uri, "metadata": Jsonb(submission.metadata)}  # fmt: skip
+    row = conn.execute(LOCK_OR_ADD, values).fetchone()
+    assert row is not None
+    document = _Locked(*row)
+    _check_expected(document, expected)
+    digest = content_hash(submission, blob_key)
+    latest = conn.execute(LATEST, (document.id, document.latest_version)).fetchone()
+    if latest is None or latest[2] != digest or latest[1] == "failed":
+        return _add_version(conn, tenant_id, document, submission, blob_key, digest, wanted)
+    same_metadata = (document.metadata, document.uri) == (submission.metadata, submission.uri)
+    if not same_metadata:
+        conn.execute(SET_METADATA, (Jsonb(submission.metadata), submission.uri, document.id))
+    if latest[0] == wanted and same_metadata:
+        return Submitted(document.id, document.latest_version, None, unchanged=True)
+    seq = _relabel(conn, tenant_id, document, wanted)
+    job_id = jobs.add_finished(conn, tenant_id, document.id, document.latest_version, seq)
+    return Submitted(document.id, document.latest_version, job_id)
+
+
+def change_labels(conn: Conn, tenant_id: UUID, document_id: UUID, labels: Labels, expected: int | None = None) -> int:
+    """Put the document under these labels for every reader from this commit on; returns the change's seq.
+
+    No text is read and nothing is embedded. Raises NotFound, InvalidLabel, Conflict.
+    """
+    document = _lock(conn, tenant_id, document_id)
+    _check_expected(document, expected)
+    return _relabel(conn, tenant_id, document, access.intern_labels(conn, tenant_id, labels))
+
+
+def delete(conn: Conn, tenant_id: UUID, document_id: UUID, expected: int | None = None) -> list[str]:
+    """Remove the document, its versions, chunks and vectors; returns the blob keys that nothing refers to any more.
+
+    Delete those blobs after the commit. Raises NotFound, Conflict.
+    """
+    document = _lock(conn, tenant_id, document_id)
+    _check_expected(document, expected)
+    keys = {key for (key,) in conn.execute(BLOBS, (document.id,)).fetchall()}
+    conn.execute(DELETE_CHUNKS, (document.id,))
+    conn.execute(DELETE, (document.id,))
+    changes.log(conn, tenant_id, document.id, None, "delete")
+    used = {key for (key,) in conn.execute(STILL_USED, (list(keys),)).fetchall()}
+    return sorted(keys - used)
+
+
+def content_hash(submission: Submission, blob_key: str) -> bytes:
+    """What an embedding rests on: the bytes, how they are read, and the title in front of each chunk."""
+    parts = (blob_key, submission.mime_type or "", submission.title or "")
+    return hashlib.sha256("\0".join(parts).encode()).digest()
+
+
+def get(conn: Conn, document_id: UUID) -> Document:
+    """A document that this transaction's scope shows. Raises NotFound."""
+    row = conn.execute(READ_ONE, (document_id,)).fetchone()
+    if row is None:
+        raise NotFound("there is no such document")
+    return _document(row)
+
+
+def page(conn: Conn, source: str | None, after: tuple[datetime, UUID], limit: int) -> list[Document]:
+    """Up to `limit` visible documents that come after (created_at, id), in that order."""
+    values = {"source": source, "at": after[0], "id": after[1], "limit": limit}
+    return [_document(row) for row in conn.execute(READ_PAGE, values).fetchall()]
+
+
+def read_text(conn: Conn, document_id: UUID, version: int | None, start: int, end: int | None) -> TextSpan:
+    """text[start:end] of a version (default: the current one). Raises NotFound."""
+    values = {"id": document_id, "version": version, "start": start, "length": max(0, (end or MAX_OFFSET) - start)}
+    row = conn.execute(TEXT, values).fetchone()
+    if row is None:
+        raise NotFound("there is no such document")
+    return TextSpan(row[0], start, start + len(row[1]), row[1])
+
+
+def _lock(conn: Conn, tenant_id: UUID, document_id: UUID) -> _Locked:
+    row = conn.execute(LOCK, (tenant_id, document_id)).fetchone()
+    if row is None:
+        raise NotFound("there is no such document")
+    return _Locked(*row)
+
+
+def _check_expected(document: _Locked, expected: int | None) -> None:
+    if expected is not None and expected != document.latest_version:
+        raise Conflict(f"the document is at version {document.latest_version}, not {expected}: read it again")
+
+
+def _add_version(
+    conn: Conn, tenant_id: UUID, document: _Locked, submission: Submission, blob_key: str, digest: bytes, wanted: int
+) -> Submitted:
+    version = document.latest_version + 1
+    conn.execute(ADD_VERSION, (document.id, version, tenant_id, wanted, digest, blob_key, len(submission.content),
+                               submission.mime_type, submission.filename, submission.title))  # fmt: skip
+    in_force = wanted if document.latest_version == 0 else _narrow(conn, tenant_id, document, wanted)
+    conn.execute(SUBMITTED, (version, in_force, document.id))
+    conn.execute(SET_METADATA, (Jsonb(submission.metadata), submission.uri, document.id))
+    return Submitted(document.id, version, jobs.add_index(conn, tenant_id, document.id, version))
+
+
+def _narrow(conn: Conn, tenant_id: UUID, document: _Locked, wanted: int) -> int:
+    in_force = wanted
+    if wanted != document.label_set_id:
+        old, new = access.labels_of(conn, document.label_set_id), access.labels_of(conn, wanted)
+        in_force = access.intern_labels(conn, tenant_id, access.narrowed(conn, tenant_id, old, new))
+        _move(conn, tenant_id, document, in_force)
+    conn.execute(NARROW_PENDING, (in_force, document.id, document.latest_version))  # nor may an older version reopen it
+    return in_force
+
+
+def _relabel(conn: Conn, tenant_id: UUID, document: _Locked, wanted: int) -> int:
+    conn.execute(SET_WANTED_LABELS, (wanted, document.id))  # a version under way must not bring the old ones back
+    return _move(conn, tenant_id, document, wanted)
+
+
+def _move(conn: Conn, tenant_id: UUID, document: _Locked, label_set_id: int) -> int:
+    conn.execute(SET_LABELS, (label_set_id, document.id))
+    changes.move_vectors(conn, tenant_id, document.id, label_set_id)
+    return changes.log(conn, tenant_id, document.id, document.current_version, "relabel")
+
+
+def _document(row: tuple[Any, ...]) -> Document:
+    document_id, source, external_id, title, uri, version, mime_type, allow, deny, classification, *rest = row
+    labels = Labels(tuple(allow), tuple(deny), classification)
+    return Document(document_id, source, external_id, title, uri, version, mime_type, labels, *rest)

@@ -1,0 +1,215 @@
+"""Jobs: accepted work, its leases and its outcome. The row is the only truth; a broker carries ids.
+
+A claim takes a lease with a fencing token and counts an attempt. Whatever a worker writes afterwards names the token,
+so a worker that lost its lease changes nothing.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from core.errors import LeaseLost, NotFound
+from core.records import Job, Lease
+from store.pool import Conn
+
+MAX_ATTEMPTS = 3
+BACKOFF_S = (5, 30, 120)  # before the second, third, … attempt
+
+ADD_INDEX = "INSERT INTO jobs (tenant_id, kind, document_id, version) VALUES (%s, 'index', %s, %s) RETURNING id"
+ADD_FINISHED = """
+    INSERT INTO jobs (tenant_id, kind, state, document_id, version, seq)
+    VALUES (%s, 'index', 'done', %s, %s, %s) RETURNING id
+"""
+ADD_REFRESH = """
+    INSERT INTO jobs (tenant_id, kind, source_id, due_at, detail) VALUES (%s, 'refresh', %s, %s, %s)
+    ON CONFLICT (source_id, due_at) DO NOTHING RETURNING id
+"""
+GET = """
+    SELECT id, tenant_id, kind, state, document_id, version, source_id, attempts, error_code, error, seq, detail,
+           created_at, updated_at
+    FROM jobs WHERE id = %s
+"""
+RECENT = """
+    SELECT id, tenant_id, kind, state, document_id, version, source_id, attempts, error_code, error, seq, detail,
+           created_at, updated_at
+    FROM jobs WHERE tenant_id = %s AND (%s::text IS NULL OR state = %s) ORDER BY created_at DESC, id LIMIT %s
+"""
+CLAIM = """
+    UPDATE jobs SET attempts = attempts + 1, lease_token = nextval('lease_tokens'), updated_at = now(),
+        lease_until = now() + make_interval(secs => %(lease_s)s),
+        state = CASE kind WHEN 'refresh' THEN 'running' ELSE 'parsing' END
+    WHERE id = %(id)s AND state NOT IN ('done', 'failed', 'quarantined') AND attempts < %(max)s
+      AND next_try_at <= now() AND (lease_until IS NULL OR lease_until < now())
+    RETURNING lease_token
+"""
+RENEW = """
+    UPDATE jobs SET lease_until = now() + make_interval(secs => %s), updated_at = now()
+    WHERE id = %s AND lease_token = %s
+"""
+SET_STATE = "UPDATE jobs SET state = %s, updated_at = now() WHERE id = %s AND lease_token = %s"
+HELD = "SELECT FROM jobs WHERE id = %s AND lease_token = %s FOR UPDATE"
+FINISH = """
+    UPDATE jobs SET state = 'done', seq = %s, detail = detail || %s, error_code = NULL, error = NULL,
+        lease_until = NULL, lease_token = NULL, updated_at = now()
+    WHERE id = %s AND lease_token = %s
+"""
+FAIL = """
+    UPDATE jobs SET state = %s, error_code = %s, error = %s, lease_until = NULL, lease_token = NULL, updated_at = now()
+    WHERE id = %s AND lease_token = %s
+    RETURNING document_id, version
+"""
+RETRY = """
+    UPDATE jobs SET state = 'accepted', error_code = %s, error = %s, lease_until = NULL, lease_token = NULL,
+        dispatched_at = NULL, next_try_at = now() + make_interval(secs => %s), updated_at = now()
+    WHERE id = %s AND lease_token = %s
+"""
+FAIL_VERSION = "UPDATE versions SET state = 'failed' WHERE document_id = %s AND version = %s AND state = 'pending'"
+TO_SEND = """
+    SELECT id, kind FROM jobs
+    WHERE state NOT IN ('done', 'failed', 'quarantined') AND attempts < %(max)s AND next_try_at <= now()
+      AND (lease_until IS NULL OR lease_until < now())
+      AND (dispatched_at IS NULL OR (%(resend)s AND dispatched_at < now() - make_interval(secs => %(resend_after_s)s)))
+    ORDER BY created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+"""
+SENT = "UPDATE jobs SET dispatched_at = now() WHERE id = ANY(%s)"
+SPENT = """
+    UPDATE jobs SET state = 'quarantined', error_code = coalesce(error_code, 'worker_lost'), updated_at = now(),
+        error = coalesce(error, 'the worker died or lost its lease on each of ' || attempts || ' attempts')
+    WHERE state NOT IN ('done', 'failed', 'quarantined') AND attempts >= %s AND lease_until < now()
+    RETURNING document_id, version
+"""
+COUNTS = "SELECT kind, state, count(*) FROM jobs GROUP BY kind, state ORDER BY kind, state"
+OLDEST = """
+    SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM jobs
+    WHERE state NOT IN ('done', 'failed', 'quarantined')
+"""
+OPEN = "SELECT count(*) FROM jobs WHERE tenant_id = %s AND state NOT IN ('done', 'failed', 'quarantined')"
+
+
+def add_index(conn: Conn, tenant_id: UUID, document_id: UUID, version: int) -> UUID:
+    """A job that will index this version."""
+    return _id(conn.execute(ADD_INDEX, (tenant_id, document_id, version)).fetchone())
+
+
+def add_finished(conn: Conn, tenant_id: UUID, document_id: UUID, version: int, seq: int) -> UUID:
+    """A job whose work, a change of labels or metadata, is part of this transaction."""
+    return _id(conn.execute(ADD_FINISHED, (tenant_id, document_id, version, seq)).fetchone())
+
+
+def add_refresh(
+    conn: Conn, tenant_id: UUID, source_id: UUID, due_at: datetime, detail: dict[str, Any] | None = None
+) -> UUID | None:
+    """A job that will refresh a source; None when one for that due time exists, whoever added it."""
+    row = conn.execute(ADD_REFRESH, (tenant_id, source_id, due_at, Jsonb(detail or {}))).fetchone()
+    return None if row is None else _id(row)
+
+
+def get(conn: Conn, job_id: UUID) -> Job:
+    """A job by id. Raises NotFound."""
+    with conn.cursor(row_factory=class_row(Job)) as cursor:
+        job = cursor.execute(GET, (job_id,)).fetchone()
+    if job is None:
+        raise NotFound("there is no such job")
+    return job
+
+
+def recent(conn: Conn, tenant_id: UUID, state: str | None, limit: int) -> list[Job]:
+    """The tenant's latest jobs, newest first."""
+    with conn.cursor(row_factory=class_row(Job)) as cursor:
+        return cursor.execute(RECENT, (tenant_id, state, state, limit)).fetchall()
+
+
+def claim(conn: Conn, job_id: UUID, lease_s: float) -> Lease | None:
+    """Take the job, counting an attempt; None when it is done, held, not due, or out of attempts."""
+    row = conn.execute(CLAIM, {"id": job_id, "lease_s": lease_s, "max": MAX_ATTEMPTS}).fetchone()
+    return None if row is None else Lease(get(conn, job_id), int(row[0]))
+
+
+def renew(conn: Conn, lease: Lease, lease_s: float) -> None:
+    """Keep the lease for another `lease_s` seconds. Raises LeaseLost."""
+    _must_hold(conn.execute(RENEW, (lease_s, lease.job.id, lease.token)).rowcount)
+
+
+def set_state(conn: Conn, lease: Lease, state: str) -> None:
+    """Say which stage the job is in. Raises LeaseLost."""
+    _must_hold(conn.execute(SET_STATE, (state, lease.job.id, lease.token)).rowcount)
+
+
+def hold(conn: Conn, lease: Lease) -> None:
+    """Lock the job's row, so that the lease cannot be lost before this transaction ends. Raises LeaseLost."""
+    _must_hold(conn.execute(HELD, (lease.job.id, lease.token)).rowcount)
+
+
+def finish(conn: Conn, lease: Lease, seq: int | None, detail: dict[str, Any] | None = None) -> None:
+    """The job is done; its effect is visible from `seq` on. Raises LeaseLost."""
+    _must_hold(conn.execute(FINISH, (seq, Jsonb(detail or {}), lease.job.id, lease.token)).rowcount)
+
+
+def fail(conn: Conn, lease: Lease, code: str, reason: str) -> None:
+    """The job cannot succeed; its version fails with it. Raises LeaseLost."""
+    _end(conn, lease, "failed", code, reason)
+
+
+def retry_or_quarantine(conn: Conn, lease: Lease, code: str, reason: str) -> None:
+    """Put the job back with a growing delay, or, after the last attempt, in quarantine. Raises LeaseLost."""
+    if lease.job.attempts >= MAX_ATTEMPTS:
+        _end(conn, lease, "quarantined", code, reason)
+        return
+    delay = BACKOFF_S[lease.job.attempts - 1]
+    _must_hold(conn.execute(RETRY, (code, reason, delay, lease.job.id, lease.token)).rowcount)
+
+
+def take_unsent(conn: Conn, limit: int, resend: bool, resend_after_s: float) -> list[tuple[UUID, str]]:
+    """Up to `limit` jobs (id, kind) to hand to the broker, marked as sent in this transaction.
+
+    With `resend`, also those sent long ago that nobody has claimed: the broker may have lost them.
+    """
+    values = {"max": MAX_ATTEMPTS, "limit": limit, "resend": resend, "resend_after_s": resend_after_s}
+    rows = conn.execute(TO_SEND, values).fetchall()
+    conn.execute(SENT, ([job_id for job_id, _ in rows],))
+    return [(job_id, kind) for job_id, kind in rows]
+
+
+def quarantine_spent(conn: Conn) -> int:
+    """Quarantine jobs whose last allowed attempt ended with its worker; returns how many."""
+    rows = conn.execute(SPENT, (MAX_ATTEMPTS,)).fetchall()
+    for document_id, version in rows:
+        conn.execute(FAIL_VERSION, (document_id, version))
+    return len(rows)
+
+
+def counts(conn: Conn) -> list[tuple[str, str, int]]:
+    """Jobs by kind and state, over all tenants."""
+    return [(kind, state, n) for kind, state, n in conn.execute(COUNTS).fetchall()]
+
+
+def oldest_open_s(conn: Conn) -> float:
+    """Age in seconds of the oldest job that is not at its end; 0 when there is none."""
+    row = conn.execute(OLDEST).fetchone()
+    return float(row[0]) if row else 0.0
+
+
+def count_open(conn: Conn, tenant_id: UUID) -> int:
+    """How many of the tenant's jobs are not at their end."""
+    row = conn.execute(OPEN, (tenant_id,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _end(conn: Conn, lease: Lease, state: str, code: str, reason: str) -> None:
+    row = conn.execute(FAIL, (state, code, reason, lease.job.id, lease.token)).fetchone()
+    _must_hold(0 if row is None else 1)
+    if row is not None and row[0] is not None:
+        conn.execute(FAIL_VERSION, row)
+
+
+def _must_hold(rowcount: int) -> None:
+    if rowcount != 1:
+        raise LeaseLost("another worker holds this job now")
+
+
+def _id(row: tuple[Any, ...] | None) -> UUID:
+    assert row is not None
+    return UUID(str(row[0]))

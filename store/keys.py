@@ -1,0 +1,83 @@
+"""API keys: made once, shown once, kept as a hash."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+
+from core.errors import Conflict, Invalid
+from core.records import ApiKey
+from store.pool import Conn
+
+SCOPES = frozenset({"search", "ingest", "act_for", "operate"})
+PREFIX = "ck_"
+
+ADD = """
+    INSERT INTO api_keys (tenant_id, name, secret_hash, scopes, ceiling, max_classification, require_act_for,
+                          expires_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+"""
+FIND = """
+    SELECT id, tenant_id, name, scopes, ceiling, max_classification, require_act_for FROM api_keys
+    WHERE secret_hash = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+"""
+REVOKE = "UPDATE api_keys SET revoked_at = now() WHERE tenant_id = %s AND name = %s AND revoked_at IS NULL"
+LIST = """
+    SELECT name, scopes, ceiling, max_classification, require_act_for, created_at, expires_at, revoked_at
+    FROM api_keys WHERE tenant_id = %s ORDER BY name
+"""
+
+
+def create_key(
+    conn: Conn,
+    tenant_id: UUID,
+    name: str,
+    scopes: Sequence[str],
+    *,
+    ceiling: Sequence[str] | None = None,
+    max_classification: str | None = None,
+    require_act_for: bool = False,
+    expires_at: datetime | None = None,
+) -> str:
+    """Make a key and return its secret, which is not kept. Raises Invalid for an unknown scope, Conflict for a name
+    that is taken."""
+    if unknown := set(scopes) - SCOPES:
+        raise Invalid(f"unknown scopes {sorted(unknown)}: choose from {sorted(SCOPES)}")
+    secret = PREFIX + secrets.token_urlsafe(32)
+    values = (tenant_id, name, _digest(secret), sorted(set(scopes)), None if ceiling is None else list(ceiling),
+              max_classification, require_act_for, expires_at)  # fmt: skip
+    try:
+        conn.execute(ADD, values)
+    except psycopg.errors.UniqueViolation as error:
+        raise Conflict(f"a key named {name!r} exists: revoke it, or choose another name") from error
+    return secret
+
+
+def find_key(conn: Conn, secret: str) -> ApiKey | None:
+    """The live key with this secret. The look-up is by digest, so its timing tells nothing about the secret."""
+    row = conn.execute(FIND, (_digest(secret),)).fetchone()
+    if row is None:
+        return None
+    key_id, tenant_id, name, scopes, ceiling, max_classification, require_act_for = row
+    return ApiKey(key_id, tenant_id, name, frozenset(scopes), None if ceiling is None else tuple(ceiling),
+                  max_classification, require_act_for)  # fmt: skip
+
+
+def revoke_key(conn: Conn, tenant_id: UUID, name: str) -> bool:
+    """Whether a live key of that name was revoked."""
+    return conn.execute(REVOKE, (tenant_id, name)).rowcount == 1
+
+
+def list_keys(conn: Conn, tenant_id: UUID) -> list[dict[str, Any]]:
+    """Every key of the tenant, without secrets, by name."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(LIST, (tenant_id,)).fetchall()
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

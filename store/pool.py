@@ -1,0 +1,91 @@
+"""Connections to Postgres: two pools of two roles, and the transactions that content is read and written in.
+
+A reader's transaction is one snapshot, read-only, and carries the caller's scope as transaction-local settings, which
+the row-level policies compare with. Nothing about the caller outlives the transaction.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from pgvector.psycopg import register_vector
+from psycopg import Connection
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from core.errors import StoreUnavailable
+from core.records import AccessScope
+
+Conn = Connection[tuple[Any, ...]]
+
+SESSION = "-c statement_timeout=60s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+
+BEGIN_READING = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+SET_SCOPE = "SELECT set_config('citadel.tenant', %s, true), set_config('citadel.label_sets', %s, true)"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Postgres as the two roles see it."""
+
+    app: ConnectionPool[Conn]  # reads, under row-level security
+    maintenance: ConnectionPool[Conn]  # writes, workers
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.app.close()
+        self.maintenance.close()
+
+
+def open_store(app_url: str, maintenance_url: str, size: int = 8) -> Store:
+    """Open both pools, each of at most `size` connections; connects on first use."""
+    return Store(_pool(app_url, size), _pool(maintenance_url, size))
+
+
+def _pool(url: str, size: int) -> ConnectionPool[Conn]:
+    return ConnectionPool(
+        url, min_size=1, max_size=size, timeout=10, open=True, configure=_configure, kwargs={"options": SESSION}
+    )
+
+
+def _configure(conn: Conn) -> None:
+    register_vector(conn)
+    conn.commit()
+
+
+@contextmanager
+def reading(store: Store, scope: AccessScope) -> Iterator[Conn]:
+    """One read-only snapshot in which only what `scope` shows exists. Raises StoreUnavailable."""
+    with _translated(), store.app.connection() as conn, conn.transaction():
+        _enter(conn, scope.tenant_id, scope.label_set_ids)
+        yield conn
+
+
+@contextmanager
+def reading_tenant(store: Store, tenant_id: UUID) -> Iterator[Conn]:
+    """One read-only snapshot of a tenant's access tables and jobs; no content is visible. Raises StoreUnavailable."""
+    with _translated(), store.app.connection() as conn, conn.transaction():
+        _enter(conn, tenant_id, ())
+        yield conn
+
+
+@contextmanager
+def writing(store: Store) -> Iterator[Conn]:
+    """One read-committed transaction as the maintenance role. Raises StoreUnavailable."""
+    with _translated(), store.maintenance.connection() as conn, conn.transaction():
+        yield conn
+
+
+def _enter(conn: Conn, tenant_id: UUID, label_set_ids: tuple[int, ...]) -> None:
+    conn.execute(BEGIN_READING)
+    conn.execute(SET_SCOPE, (str(tenant_id), "{" + ",".join(map(str, label_set_ids)) + "}"))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (psycopg.OperationalError, PoolTimeout) as error:
+        raise StoreUnavailable(f"Postgres did not answer: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,70 @@
+"""Embedding profiles, and the tenants that live on them."""
+
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from core.errors import ModelMismatch, NotFound
+from core.records import Profile
+from store.pool import Conn
+
+BY_NAME = "SELECT id, name, model, dimensions, precision, chunk_tokens, chunker FROM profiles WHERE name = %s"
+LIVE = """
+    SELECT p.id, p.name, p.model, p.dimensions, p.precision, p.chunk_tokens, p.chunker
+    FROM tenants t JOIN profiles p ON p.id = t.live_profile WHERE t.id = %s
+"""
+ADD = "SELECT add_profile(%s, %s, %s, %s, %s, %s)"
+TENANT = "SELECT id FROM tenants WHERE name = %s"
+ADD_TENANT = "INSERT INTO tenants (name, live_profile) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING RETURNING id"
+ADD_SCALE = "INSERT INTO classifications (tenant_id, name, rank) VALUES (%s, %s, %s)"
+
+SCALE = ("public", "internal", "confidential", "restricted")  # lowest first; the default clearance is `internal`
+
+
+def ensure_profile(conn: Conn, wanted: Profile) -> Profile:
+    """The profile of that name, made with its index tables when absent; `wanted.id` is ignored. Runs as the owner.
+
+    Raises ModelMismatch when the stored profile has other settings: vectors of two models do not mix.
+    """
+    found = _by_name(conn, wanted.name)
+    if found is None:
+        conn.execute(ADD, (wanted.name, wanted.model, wanted.dimensions, wanted.precision, wanted.chunk_tokens,
+                           wanted.chunker))  # fmt: skip
+        found = _by_name(conn, wanted.name)
+        assert found is not None
+    same = (found.model, found.dimensions, found.precision, found.chunk_tokens, found.chunker)
+    if same != (wanted.model, wanted.dimensions, wanted.precision, wanted.chunk_tokens, wanted.chunker):
+        raise ModelMismatch(f"profile {wanted.name!r} is stored as {found}; give the new settings a new profile name")
+    return found
+
+
+def ensure_tenant(conn: Conn, name: str, profile_id: int) -> UUID:
+    """The tenant of that name, made with the standard classification scale when absent. Runs as maintenance."""
+    row = conn.execute(ADD_TENANT, (name, profile_id)).fetchone()
+    if row is None:
+        return tenant_named(conn, name)
+    for rank, classification in enumerate(SCALE):
+        conn.execute(ADD_SCALE, (row[0], classification, rank))
+    return UUID(str(row[0]))
+
+
+def tenant_named(conn: Conn, name: str) -> UUID:
+    """A tenant's id. Raises NotFound."""
+    row = conn.execute(TENANT, (name,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no tenant {name!r}: `citadel migrate` makes the one that CITADEL_TENANT names")
+    return UUID(str(row[0]))
+
+
+def live_profile(conn: Conn, tenant_id: UUID) -> Profile:
+    """The profile whose index answers this tenant's searches."""
+    with conn.cursor(row_factory=class_row(Profile)) as cursor:
+        found = cursor.execute(LIVE, (tenant_id,)).fetchone()
+    if found is None:
+        raise NotFound("the tenant has no live profile")
+    return found
+
+
+def _by_name(conn: Conn, name: str) -> Profile | None:
+    with conn.cursor(row_factory=class_row(Profile)) as cursor:
+        return cursor.execute(BY_NAME, (name,)).fetchone()

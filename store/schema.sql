@@ -1,0 +1,305 @@
+-- What the migrations build, in one readable piece; `make check` compares the two.
+-- Runs as citadel_owner in an empty database that has the extension `vector`.
+--
+-- citadel_owner        owns everything, logs in as nobody, and FORCE keeps its own hands off content
+-- citadel_app          what readers connect as: no owner, no BYPASSRLS; sees rows of its transaction's scope only
+-- citadel_maintenance  what writes and workers connect as: a policy of its own, named on each table
+
+GRANT USAGE ON SCHEMA public TO citadel_app, citadel_maintenance;
+
+-- Profiles ----------------------------------------------------------------------------------------------------------
+
+CREATE TABLE profiles (
+    id           int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name         text NOT NULL UNIQUE,
+    model        text NOT NULL,
+    dimensions   int  NOT NULL CHECK (dimensions > 0),
+    precision    text NOT NULL,
+    chunk_tokens int  NOT NULL CHECK (chunk_tokens > 0),
+    chunker      text NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT now()
+);
+
+-- Access ------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE tenants (
+    id                uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    name              text NOT NULL UNIQUE,
+    access_epoch      bigint NOT NULL DEFAULT 1,   -- moves when an existing grant changes
+    default_clearance text NOT NULL DEFAULT 'internal',
+    live_profile      int NOT NULL REFERENCES profiles,
+    created_at        timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE classifications (
+    tenant_id uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
+    name      text NOT NULL,
+    rank      int  NOT NULL,                       -- a principal sees ranks up to its clearance's
+    PRIMARY KEY (tenant_id, name),
+    UNIQUE (tenant_id, rank)
+);
+
+CREATE TABLE memberships (
+    tenant_id   uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
+    member      text NOT NULL,                     -- a user or, nested, a group
+    group_label text NOT NULL,
+    PRIMARY KEY (tenant_id, member, group_label)
+);
+
+CREATE TABLE clearances (
+    tenant_id      uuid NOT NULL,
+    subject        text NOT NULL,
+    classification text NOT NULL,
+    PRIMARY KEY (tenant_id, subject),
+    FOREIGN KEY (tenant_id, classification) REFERENCES classifications ON DELETE CASCADE
+);
+
+CREATE TABLE label_sets (
+    id             int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant_id      uuid NOT NULL,
+    allow          text[] NOT NULL,
+    deny           text[] NOT NULL,
+    classification text NOT NULL,
+    UNIQUE (tenant_id, allow, deny, classification),
+    FOREIGN KEY (tenant_id, classification) REFERENCES classifications ON DELETE CASCADE
+);
+
+CREATE TABLE api_keys (
+    id                 uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    tenant_id          uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
+    name               text NOT NULL,
+    secret_hash        bytea NOT NULL UNIQUE,      -- sha256 of 256 random bits: nothing to guess, so nothing slow
+    scopes             text[] NOT NULL,
+    ceiling            text[],                     -- allow labels it may use; null: no ceiling
+    max_classification text,
+    require_act_for    boolean NOT NULL DEFAULT false,
+    created_at         timestamptz NOT NULL DEFAULT now(),
+    expires_at         timestamptz,
+    revoked_at         timestamptz,
+    UNIQUE (tenant_id, name)
+);
+
+-- The labels that a subject holds: itself, `public`, and every group above it. UNION makes circles harmless.
+CREATE FUNCTION held_labels(p_tenant uuid, p_subject text) RETURNS text[]
+    LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    WITH RECURSIVE held (label) AS (
+        SELECT unnest(ARRAY[p_subject, 'public'])
+        UNION
+        SELECT m.group_label FROM memberships m JOIN held h ON m.member = h.label WHERE m.tenant_id = p_tenant
+    )
+    SELECT array_agg(label) FROM held
+$$;
+
+-- The one definition of visible: same tenant, an allow label held (and within the credential's ceiling), no deny
+-- label held, classification within the clearance of the subject and of the credential.
+CREATE FUNCTION visible_label_sets(p_tenant uuid, p_subject text, p_ceiling text[], p_max_classification text)
+    RETURNS SETOF int LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    WITH me AS MATERIALIZED (
+        SELECT held_labels(p_tenant, p_subject) AS held,
+               coalesce((SELECT classification FROM clearances WHERE tenant_id = p_tenant AND subject = p_subject),
+                        (SELECT default_clearance FROM tenants WHERE id = p_tenant)) AS clearance
+    ), mine AS MATERIALIZED (
+        SELECT held,
+               CASE WHEN p_ceiling IS NULL THEN held
+                    ELSE ARRAY(SELECT unnest(held) INTERSECT SELECT unnest(p_ceiling)) END AS usable,
+               (SELECT rank FROM classifications WHERE tenant_id = p_tenant AND name = clearance) AS subject_rank,
+               (SELECT rank FROM classifications WHERE tenant_id = p_tenant AND name = p_max_classification) AS key_rank
+        FROM me
+    )
+    SELECT s.id
+    FROM mine, label_sets s
+    JOIN classifications c ON c.tenant_id = s.tenant_id AND c.name = s.classification
+    WHERE s.tenant_id = p_tenant
+      AND s.allow && mine.usable
+      AND NOT s.deny && mine.held
+      AND c.rank <= mine.subject_rank
+      AND (p_max_classification IS NULL OR c.rank <= mine.key_rank)
+$$;
+
+-- What the transaction of a reader has been set to; unset or empty gives no rows, never all.
+CREATE FUNCTION scope_tenant() RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE AS
+    $$ SELECT nullif(current_setting('citadel.tenant', true), '')::uuid $$;
+CREATE FUNCTION scope_label_sets() RETURNS int[] LANGUAGE sql STABLE PARALLEL SAFE AS
+    $$ SELECT nullif(current_setting('citadel.label_sets', true), '')::int[] $$;
+
+-- Documents ---------------------------------------------------------------------------------------------------------
+
+CREATE TABLE sources (
+    id                uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    tenant_id         uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
+    name              text NOT NULL,
+    kind              text NOT NULL CHECK (kind IN ('api', 'folder')),
+    config            jsonb NOT NULL DEFAULT '{}',
+    label_set_id      int NOT NULL REFERENCES label_sets,   -- for what carries no label of its own
+    schedule          text,                                 -- cron, UTC; null: on request only
+    max_deleted_share real NOT NULL DEFAULT 0.3 CHECK (max_deleted_share BETWEEN 0 AND 1),
+    next_due_at       timestamptz,
+    last_success_at   timestamptz,
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (tenant_id, name)
+);
+
+CREATE TABLE documents (
+    id              uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    tenant_id       uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
+    source_id       uuid NOT NULL REFERENCES sources ON DELETE CASCADE,
+    external_id     text NOT NULL,
+    label_set_id    int NOT NULL REFERENCES label_sets,     -- in force now, for every reader
+    title           text,
+    uri             text,
+    metadata        jsonb NOT NULL DEFAULT '{}',
+    current_version int,                                    -- the indexed one; null until the first is
+    latest_version  int NOT NULL DEFAULT 0,                 -- the submitted one
+    fingerprint     text,                                   -- the source's own cheap sign of change
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    updated_at      timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (source_id, external_id)
+);
+CREATE INDEX ON documents (tenant_id, created_at, id);
+CREATE INDEX ON documents (label_set_id);
+
+CREATE TABLE versions (
+    document_id  uuid NOT NULL REFERENCES documents ON DELETE CASCADE,
+    version      int  NOT NULL,
+    tenant_id    uuid NOT NULL,
+    label_set_id int NOT NULL REFERENCES label_sets,        -- takes effect when this version is indexed
+    state        text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'indexed', 'failed', 'superseded')),
+    content_hash bytea NOT NULL,                            -- bytes, declared type, title: what an embedding rests on
+    blob_key     text NOT NULL,
+    size         bigint NOT NULL,                           -- bytes
+    mime_type    text,                                      -- declared, then sniffed
+    filename     text,
+    title        text,                                      -- submitted, then parsed
+    text         text,                                      -- canonical; null until parsed
+    elements     jsonb,                                     -- structure on the text, to chunk again without the source
+    warnings     text[] NOT NULL DEFAULT '{}',
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (document_id, version)
+);
+CREATE INDEX ON versions (blob_key);
+
+CREATE TABLE chunks (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant_id    uuid NOT NULL,
+    profile_id   int  NOT NULL REFERENCES profiles,
+    document_id  uuid NOT NULL,
+    version      int  NOT NULL,
+    ordinal      int  NOT NULL,
+    start_offset int  NOT NULL,                             -- code points of versions.text, half-open
+    end_offset   int  NOT NULL CHECK (end_offset > start_offset),
+    page_start   int,
+    page_end     int,
+    heading_path text[] NOT NULL DEFAULT '{}',
+    embed_prefix text NOT NULL DEFAULT '',
+    tokens       int  NOT NULL,
+    text         text NOT NULL,                             -- exactly versions.text[start_offset:end_offset]
+    UNIQUE (profile_id, document_id, version, ordinal),
+    FOREIGN KEY (document_id, version) REFERENCES versions ON DELETE CASCADE
+);
+
+-- Work --------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE change_log (
+    seq         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    xid         xid8 NOT NULL DEFAULT pg_current_xact_id(), -- followers read rows below pg_snapshot_xmin only
+    tenant_id   uuid NOT NULL,
+    document_id uuid NOT NULL,
+    version     int,
+    action      text NOT NULL CHECK (action IN ('index', 'relabel', 'delete')),
+    at          timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE SEQUENCE lease_tokens;
+
+CREATE TABLE jobs (
+    id            uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    tenant_id     uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
+    kind          text NOT NULL CHECK (kind IN ('index', 'refresh')),
+    state         text NOT NULL DEFAULT 'accepted' CHECK (state IN
+                  ('accepted', 'parsing', 'embedding', 'indexing', 'running', 'done', 'failed', 'quarantined')),
+    document_id   uuid,                                     -- no foreign key: a job outlives what it worked on
+    version       int,
+    source_id     uuid REFERENCES sources ON DELETE CASCADE,
+    due_at        timestamptz,
+    attempts      int NOT NULL DEFAULT 0,
+    lease_token   bigint,
+    lease_until   timestamptz,
+    dispatched_at timestamptz,
+    next_try_at   timestamptz NOT NULL DEFAULT now(),
+    error_code    text,
+    error         text,
+    seq           bigint,
+    detail        jsonb NOT NULL DEFAULT '{}',
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    updated_at    timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (source_id, due_at)                              -- two schedulers, one refresh
+);
+CREATE INDEX jobs_open ON jobs (next_try_at) WHERE state NOT IN ('done', 'failed', 'quarantined');
+CREATE INDEX ON jobs (document_id, version);
+
+CREATE TABLE audit (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at         timestamptz NOT NULL DEFAULT now(),
+    tenant_id  uuid,
+    action     text NOT NULL,
+    actor      text NOT NULL,
+    acting_for text,
+    outcome    text NOT NULL,
+    resource   text,
+    request_id uuid,
+    detail     jsonb NOT NULL DEFAULT '{}'
+);
+CREATE INDEX ON audit (tenant_id, at);
+
+-- Row-level security ------------------------------------------------------------------------------------------------
+
+-- Point-read tables follow their document's row, so a label change there holds for every reader at once.
+-- Scanned tables (vectors) carry the label set: the array form is hashed once a query.
+CREATE PROCEDURE protect(p_table regclass, p_visible text) LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', p_table);
+    EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', p_table);
+    EXECUTE format('CREATE POLICY reader ON %s FOR SELECT TO citadel_app USING (%s)', p_table, p_visible);
+    EXECUTE format('CREATE POLICY maintenance ON %s TO citadel_maintenance USING (true) WITH CHECK (true)', p_table);
+END $$;
+
+CALL protect('documents', 'tenant_id = (SELECT scope_tenant()) AND label_set_id IN (SELECT unnest(scope_label_sets()))');
+CALL protect('versions', 'EXISTS (SELECT FROM documents d WHERE d.id = document_id)');
+CALL protect('chunks', 'EXISTS (SELECT FROM documents d WHERE d.id = document_id)');
+CALL protect('memberships', 'tenant_id = (SELECT scope_tenant())');
+CALL protect('clearances', 'tenant_id = (SELECT scope_tenant())');
+CALL protect('label_sets', 'tenant_id = (SELECT scope_tenant())');
+CALL protect('sources', 'tenant_id = (SELECT scope_tenant())');
+CALL protect('change_log', 'tenant_id = (SELECT scope_tenant())');
+CALL protect('jobs', 'tenant_id = (SELECT scope_tenant())');
+
+GRANT SELECT ON profiles, tenants, classifications, memberships, clearances, label_sets, api_keys, sources, documents,
+    versions, chunks, change_log, jobs TO citadel_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO citadel_maintenance;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO citadel_maintenance;
+GRANT INSERT ON audit TO citadel_app;
+
+-- A profile's narrow index tables: ids, label sets and vectors, never text.
+CREATE FUNCTION add_profile(p_name text, p_model text, p_dimensions int, p_precision text, p_chunk_tokens int,
+                            p_chunker text) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+    new_id int;
+    vectors text;
+BEGIN
+    INSERT INTO profiles (name, model, dimensions, precision, chunk_tokens, chunker)
+    VALUES (p_name, p_model, p_dimensions, p_precision, p_chunk_tokens, p_chunker) RETURNING id INTO new_id;
+    vectors := 'vectors_' || new_id;
+    EXECUTE format('CREATE TABLE %I (
+        chunk_id     bigint PRIMARY KEY REFERENCES chunks ON DELETE CASCADE,
+        tenant_id    uuid NOT NULL,
+        document_id  uuid NOT NULL,
+        label_set_id int NOT NULL REFERENCES label_sets,
+        embedding    halfvec(%s) NOT NULL)', vectors, p_dimensions);
+    EXECUTE format('CREATE INDEX ON %I (label_set_id)', vectors);
+    EXECUTE format('CREATE INDEX ON %I (document_id)', vectors);
+    CALL protect(vectors::regclass,
+        'tenant_id = (SELECT scope_tenant()) AND label_set_id IN (SELECT unnest(scope_label_sets()))');
+    EXECUTE format('GRANT SELECT ON %I TO citadel_app', vectors);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO citadel_maintenance', vectors);
+    RETURN new_id;
+END $$;

@@ -1,0 +1,157 @@
+"""Sources: where documents come from, what was last seen of them, and when to look again."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from core.errors import Conflict, NotFound
+from core.records import Labels, Source
+from store import access
+from store.pool import Conn
+
+ENSURE = """
+    INSERT INTO sources (tenant_id, name, kind, label_set_id) VALUES (%s, %s, 'api', %s)
+    ON CONFLICT (tenant_id, name) DO NOTHING
+"""
+ADD = """
+    INSERT INTO sources (tenant_id, name, kind, config, label_set_id, schedule, max_deleted_share, next_due_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
+"""
+READ = """
+    SELECT s.id, s.tenant_id, s.name, s.kind, s.config, l.allow, l.deny, l.classification, s.schedule,
+           s.max_deleted_share, s.last_success_at
+    FROM sources s JOIN label_sets l ON l.id = s.label_set_id
+"""
+BY_NAME = READ + " WHERE s.tenant_id = %s AND s.name = %s"
+BY_ID = READ + " WHERE s.tenant_id = %s AND s.id = %s"
+ALL = READ + " WHERE s.tenant_id = %s ORDER BY s.name"
+DUE = "SELECT id, tenant_id, schedule, next_due_at FROM sources WHERE next_due_at <= now() FOR UPDATE SKIP LOCKED"
+SET_DUE = "UPDATE sources SET next_due_at = %s WHERE id = %s"
+SUCCEEDED = "UPDATE sources SET last_success_at = now() WHERE id = %s"
+SEEN = """
+    SELECT d.id AS document_id, d.external_id, d.fingerprint, v.blob_key, v.state, d.label_set_id, d.latest_version
+    FROM documents d LEFT JOIN versions v ON v.document_id = d.id AND v.version = d.latest_version
+    WHERE d.source_id = %s
+"""
+SET_FINGERPRINT = "UPDATE documents SET fingerprint = %s WHERE id = %s"
+RENAME = "UPDATE documents SET external_id = %s, updated_at = now() WHERE id = %s"
+LAST_SUCCESS = "SELECT name, extract(epoch FROM last_success_at)::float8 FROM sources WHERE last_success_at IS NOT NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class SeenDocument:
+    """What the store holds of one of a source's documents."""
+
+    document_id: UUID
+    external_id: str
+    fingerprint: str | None
+    blob_key: str | None  # sha256 of the latest version's bytes
+    state: str | None  # of the latest version
+    label_set_id: int
+    latest_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class DueSource:
+    """A source whose refresh time has come."""
+
+    id: UUID
+    tenant_id: UUID
+    schedule: str
+    next_due_at: datetime
+
+
+def ensure_api_source(conn: Conn, tenant_id: UUID, name: str) -> Source:
+    """The source of that name; a new one takes documents that are pushed, and shows them to nobody by default."""
+    conn.execute(ENSURE, (tenant_id, name, access.intern_labels(conn, tenant_id, Labels())))
+    return named(conn, tenant_id, name)
+
+
+def add(
+    conn: Conn,
+    tenant_id: UUID,
+    name: str,
+    kind: str,
+    config: dict[str, Any],
+    labels: Labels,
+    schedule: str | None,
+    max_deleted_share: float,
+    next_due_at: datetime | None,
+) -> UUID:
+    """A new source's id. Raises Conflict when the name is taken, InvalidLabel."""
+    label_set_id = access.intern_labels(conn, tenant_id, labels)
+    values = (tenant_id, name, kind, Jsonb(config), label_set_id, schedule, max_deleted_share, next_due_at)
+    try:
+        row = conn.execute(ADD, values).fetchone()
+    except psycopg.errors.UniqueViolation as error:
+        raise Conflict(f"a source named {name!r} exists: choose another name") from error
+    assert row is not None
+    return UUID(str(row[0]))
+
+
+def named(conn: Conn, tenant_id: UUID, name: str) -> Source:
+    """A source by name. Raises NotFound."""
+    return _one(conn.execute(BY_NAME, (tenant_id, name)).fetchone(), name)
+
+
+def by_id(conn: Conn, tenant_id: UUID, source_id: UUID) -> Source:
+    """A source by id. Raises NotFound."""
+    return _one(conn.execute(BY_ID, (tenant_id, source_id)).fetchone(), str(source_id))
+
+
+def all_of(conn: Conn, tenant_id: UUID) -> list[Source]:
+    """The tenant's sources by name."""
+    return [_source(row) for row in conn.execute(ALL, (tenant_id,)).fetchall()]
+
+
+def take_due(conn: Conn) -> list[DueSource]:
+    """Sources whose time has come, locked for this transaction; another scheduler's are passed over."""
+    with conn.cursor(row_factory=class_row(DueSource)) as cursor:
+        return cursor.execute(DUE).fetchall()
+
+
+def set_due(conn: Conn, source_id: UUID, at: datetime) -> None:
+    """When the source is to be refreshed next."""
+    conn.execute(SET_DUE, (at, source_id))
+
+
+def succeeded(conn: Conn, source_id: UUID) -> None:
+    """Note a refresh that ran to its end."""
+    conn.execute(SUCCEEDED, (source_id,))
+
+
+def seen(conn: Conn, source_id: UUID) -> dict[str, SeenDocument]:
+    """The source's documents by external id."""
+    with conn.cursor(row_factory=class_row(SeenDocument)) as cursor:
+        return {row.external_id: row for row in cursor.execute(SEEN, (source_id,)).fetchall()}
+
+
+def set_fingerprint(conn: Conn, document_id: UUID, fingerprint: str) -> None:
+    """Remember the source's own sign of change for a document."""
+    conn.execute(SET_FINGERPRINT, (fingerprint, document_id))
+
+
+def rename(conn: Conn, document_id: UUID, external_id: str) -> None:
+    """The same bytes under another name: the document keeps its id, versions and vectors."""
+    conn.execute(RENAME, (external_id, document_id))
+
+
+def last_successes(conn: Conn) -> list[tuple[str, float]]:
+    """(source name, Unix time of its last complete refresh)."""
+    return [(name, at) for name, at in conn.execute(LAST_SUCCESS).fetchall()]
+
+
+def _one(row: tuple[Any, ...] | None, what: str) -> Source:
+    if row is None:
+        raise NotFound(f"there is no source {what!r}")
+    return _source(row)
+
+
+def _source(row: tuple[Any, ...]) -> Source:
+    source_id, tenant_id, name, kind, config, allow, deny, classification, *rest = row
+    return Source(source_id, tenant_id, name, kind, config, Labels(tuple(allow), tuple(deny), classification), *rest)
