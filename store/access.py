@@ -6,7 +6,7 @@ from uuid import UUID
 from core.errors import InvalidLabel
 from core.labels import check_label
 from core.records import AccessScope, Labels, Principal
-from store.pool import SET_SCOPE, Conn
+from store.pool import Conn, set_scope
 
 EPOCH = "SELECT access_epoch FROM tenants WHERE id = %s"
 VISIBLE = "SELECT coalesce(array_agg(v), '{}') FROM visible_label_sets(%s, %s, %s, %s) v"
@@ -33,8 +33,9 @@ def enter_scope(conn: Conn, principal: Principal) -> AccessScope:
     """
     label_sets = visible_label_sets(conn, principal)
     (epoch,) = conn.execute(EPOCH, (principal.tenant_id,)).fetchone() or (0,)
-    conn.execute(SET_SCOPE, (str(principal.tenant_id), "{" + ",".join(map(str, label_sets)) + "}"))
-    return AccessScope(principal.tenant_id, principal.subject, label_sets, epoch)
+    scope = AccessScope(principal.tenant_id, principal.subject, label_sets, epoch)
+    set_scope(conn, scope)
+    return scope
 
 
 def visible_label_sets(conn: Conn, principal: Principal) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import psycopg
 from pgvector.psycopg import register_vector
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.errors import StoreUnavailable
@@ -24,6 +24,18 @@ SESSION = "-c statement_timeout=60s -c lock_timeout=10s -c idle_in_transaction_s
 
 BEGIN_READING = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 SET_SCOPE = "SELECT set_config('citadel.tenant', %s, true), set_config('citadel.label_sets', %s, true)"
+
+
+USE_SNAPSHOT = "SET TRANSACTION SNAPSHOT {}"
+SET_TIMEOUT = "SELECT set_config('statement_timeout', %s, true)"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One caller's sight of one moment: every leg of a search reads through the same."""
+
+    scope: AccessScope
+    snapshot: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,7 @@ class Store:
         self.maintenance.close()
 
 
-def open_store(app_url: str, maintenance_url: str, size: int = 8) -> Store:
+def open_store(app_url: str, maintenance_url: str, size: int = 16) -> Store:
     """Open both pools, each of at most `size` connections; connects on first use."""
     return Store(_pool(app_url, size), _pool(maintenance_url, size))
 
@@ -56,19 +68,43 @@ def _configure(conn: Conn) -> None:
 
 
 @contextmanager
-def reading(store: Store, scope: AccessScope) -> Iterator[Conn]:
-    """One read-only snapshot in which only what `scope` shows exists. Raises StoreUnavailable."""
+def reading(store: Store, view: View, timeout_s: float | None = None) -> Iterator[Conn]:
+    """The view's snapshot and scope on another connection, for a leg that runs beside others.
+
+    The transaction that exported the snapshot must still be open. A statement that outlasts `timeout_s` is ended.
+    Raises StoreUnavailable.
+    """
     with _translated(), store.app.connection() as conn, conn.transaction():
-        _enter(conn, scope.tenant_id, scope.label_set_ids)
+        conn.execute(BEGIN_READING)
+        conn.execute(sql.SQL(USE_SNAPSHOT).format(sql.Literal(view.snapshot)))
+        set_scope(conn, view.scope)
+        if timeout_s is not None:
+            conn.execute(SET_TIMEOUT, (f"{max(1, int(timeout_s * 1000))}ms",))
         yield conn
 
 
 @contextmanager
-def reading_tenant(store: Store, tenant_id: UUID) -> Iterator[Conn]:
-    """One read-only snapshot of a tenant's access tables and jobs; no content is visible. Raises StoreUnavailable."""
+def reading_tenant(store: Store, tenant_id: UUID | None) -> Iterator[Conn]:
+    """One read-only snapshot of a tenant's access tables and jobs; content stays out of sight until a scope is set.
+
+    Raises StoreUnavailable.
+    """
     with _translated(), store.app.connection() as conn, conn.transaction():
-        _enter(conn, tenant_id, ())
+        conn.execute(BEGIN_READING)
+        conn.execute(SET_SCOPE, ("" if tenant_id is None else str(tenant_id), ""))
         yield conn
+
+
+def set_scope(conn: Conn, scope: AccessScope) -> None:
+    """From here to its end, this transaction sees what the scope shows."""
+    conn.execute(SET_SCOPE, (str(scope.tenant_id), "{" + ",".join(map(str, scope.label_set_ids)) + "}"))
+
+
+def export_snapshot(conn: Conn) -> str:
+    """A name under which other transactions can read exactly what this one reads."""
+    row = conn.execute("SELECT pg_export_snapshot()").fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 @contextmanager
@@ -76,11 +112,6 @@ def writing(store: Store) -> Iterator[Conn]:
     """One read-committed transaction as the maintenance role. Raises StoreUnavailable."""
     with _translated(), store.maintenance.connection() as conn, conn.transaction():
         yield conn
-
-
-def _enter(conn: Conn, tenant_id: UUID, label_set_ids: tuple[int, ...]) -> None:
-    conn.execute(BEGIN_READING)
-    conn.execute(SET_SCOPE, (str(tenant_id), "{" + ",".join(map(str, label_set_ids)) + "}"))
 
 
 @contextmanager

@@ -1,0 +1,125 @@
+"""A search, top to bottom: who asks, what they may see, what is near, what has the words, and where it stands."""
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+from models.embedder import Embedder
+
+from core.errors import Invalid, NotYetIndexed, Overloaded
+from core.records import Candidate, Principal, SearchAnswer, SearchRequest
+from models.reranker import Reranker
+from retrieval.assemble import assemble
+from retrieval.fuse import convex
+from retrieval.lexical import LexicalIndex
+from retrieval.rerank import rerank
+from retrieval.stages import Stages
+from store import access, changes, chunks, profiles
+from store.chunks import Scan
+from store.filters import compile_filter
+from store.pool import Store, View, export_snapshot, reading, reading_tenant
+
+POOL = 200  # candidates a leg proposes: hundreds, so that fusion and reranking have something to choose from
+SEARCHES = 5  # at once in a process; each holds up to three connections, and the pool has 16
+POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Searcher:
+    """What a process searches with."""
+
+    store: Store
+    embedder: Embedder
+    lexical: LexicalIndex
+    rerankers: Mapping[str, Reranker] = field(default_factory=dict)
+    deadline_s: float = 10.0
+    at_least_wait_s: float = 5.0
+    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2 * SEARCHES, "search-leg"))
+    slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(SEARCHES))
+
+
+def search(
+    searcher: Searcher, principal: Principal, request: SearchRequest, request_id: UUID | None = None
+) -> SearchAnswer:
+    """Passages that the principal may see, best first, with citations and a context string.
+
+    A leg or a reranker that is late or broken leaves the answer, which names it in `degraded`. What decides about
+    access never does: its failure is the search's. Raises Invalid, NotYetIndexed, Overloaded, StoreUnavailable.
+    """
+    if not searcher.slots.acquire(timeout=searcher.deadline_s):
+        raise Overloaded(f"no search could start within {searcher.deadline_s:g} s: ask again later")
+    try:
+        return _search(searcher, principal, request, request_id or uuid4())
+    finally:
+        searcher.slots.release()
+
+
+def _search(searcher: Searcher, principal: Principal, request: SearchRequest, request_id: UUID) -> SearchAnswer:
+    stages = Stages(time.monotonic() + searcher.deadline_s, searcher.threads)
+    where = compile_filter(request.filters)
+    _check(searcher, request)
+    _await_position(searcher, principal.tenant_id, request.at_least)
+    with reading_tenant(searcher.store, principal.tenant_id) as conn:
+        with stages.timed("authorize") as note:
+            scope = access.enter_scope(conn, principal)
+            view = View(scope, export_snapshot(conn))
+            scan = Scan(scope.tenant_id, profiles.live_profile(conn, scope.tenant_id).id, scope.label_set_ids, where)
+            note["label_sets"] = len(scope.label_set_ids)
+        questions = (request.query, *request.queries)
+        dense_leg = request.mode != "lexical" and stages.start("dense", _dense, searcher, view, scan, questions)
+        lexical_leg = request.mode != "dense" and stages.start("lexical", _lexical, searcher, view, scan, questions)
+        dense, lexical = stages.finish(dense_leg), stages.finish(lexical_leg)
+        with stages.timed("fuse"):
+            fused = convex(dense, lexical)[:POOL]
+        with stages.timed("read"):
+            rows = chunks.read_rows(conn, [candidate.chunk_id for candidate in fused])
+    ranked = rerank(stages, searcher.rerankers, request, fused, rows)
+    with stages.timed("assemble") as note:
+        answer = assemble(ranked, rows, request.top_k, request.max_tokens)
+        note["over_budget"] = answer.over_budget
+    return SearchAnswer(request_id, answer.passages, answer.context, stages.degraded(), stages.activity())
+
+
+def _dense(searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float) -> list[Candidate]:
+    vectors = searcher.embedder.embed_queries(questions)
+    with reading(searcher.store, view, timeout_s) as conn:
+        return _best_of([chunks.nearest(conn, scan, vector, POOL) for vector in vectors])
+
+
+def _lexical(
+    searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float
+) -> list[Candidate]:
+    return _best_of([searcher.lexical.search(question, view, scan, POOL, timeout_s) for question in questions])
+
+
+def _best_of(lists: list[list[Candidate]]) -> list[Candidate]:
+    """One list of several queries' answers: each chunk with its best score."""
+    if len(lists) == 1:
+        return lists[0]
+    best: dict[int, float] = {}
+    for candidate in (candidate for each in lists for candidate in each):
+        best[candidate.chunk_id] = max(candidate.score, best.get(candidate.chunk_id, float("-inf")))
+    ordered = sorted(best.items(), key=lambda item: (-item[1], item[0]))
+    return [Candidate(chunk_id, score) for chunk_id, score in ordered[:POOL]]
+
+
+def _check(searcher: Searcher, request: SearchRequest) -> None:
+    if not request.query.strip():
+        raise Invalid("a search needs a query that is not blank")
+    if request.rerank is not None and request.rerank not in ("none", *searcher.rerankers):
+        raise Invalid(f"unknown reranker {request.rerank[:40]!r}: choose from {['none', *searcher.rerankers]}")
+
+
+def _await_position(searcher: Searcher, tenant_id: UUID, seq: int | None) -> None:
+    """Wait until a search sees the change at `seq`. Raises NotYetIndexed."""
+    give_up = time.monotonic() + searcher.at_least_wait_s
+    while seq is not None:
+        with reading_tenant(searcher.store, tenant_id) as conn:
+            if changes.settled(conn, seq):
+                return
+        if time.monotonic() > give_up:
+            raise NotYetIndexed(f"position {seq} is not visible yet: ask again in a second")
+        time.sleep(POLL_S)

@@ -1,0 +1,87 @@
+"""The stages of one search: each is timed, runs against the search's deadline, and may fail on its own."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from core.errors import Retryable
+from core.records import Candidate, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """A leg under way."""
+
+    name: str
+    started: float
+    future: Future[list[Candidate]]
+
+
+class Stages:
+    """Collects `activity` and `degraded` of one search."""
+
+    def __init__(self, deadline: float, threads: ThreadPoolExecutor) -> None:
+        self._deadline = deadline  # on time.monotonic's clock
+        self._threads = threads
+        self._activity: list[Stage] = []
+        self._degraded: list[str] = []
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[dict[str, Any]]:
+        """Time the body as a stage; what it puts into the dictionary is told with it."""
+        detail: dict[str, Any] = {}
+        started = time.monotonic()
+        yield detail
+        self._activity.append(Stage(name, _ms_since(started), detail))
+
+    def start(self, name: str, leg: Callable[..., list[Candidate]], *arguments: Any) -> Leg:
+        """Run a leg beside others; it is given what is left of the deadline as its last argument."""
+        return Leg(name, time.monotonic(), self._threads.submit(leg, *arguments, self.left_s()))
+
+    def finish(self, leg: Leg | Literal[False]) -> list[Candidate]:
+        """The leg's candidates; none, and `degraded`, when it is late or broken."""
+        if not leg:
+            return []
+        try:
+            found = leg.future.result(timeout=self.left_s())
+        except (Retryable, TimeoutError) as error:
+            self.degrade(leg.name, leg.started, error)
+            return []
+        self._activity.append(Stage(leg.name, _ms_since(leg.started), {"candidates": len(found)}))
+        return found
+
+    def degrade(self, name: str, started: float, error: Exception) -> None:
+        """The answer goes on without this stage, and says so."""
+        reason = error.code if isinstance(error, Retryable) else "deadline_exceeded"
+        self._degraded.append(name)
+        self._activity.append(Stage(name, _ms_since(started), {"failed": reason}))
+
+    def left_s(self) -> float:
+        """Seconds until the deadline, never less than a millisecond."""
+        return max(0.001, self._deadline - time.monotonic())
+
+    def run(self, name: str, call: Callable[[], list[float]]) -> list[float] | None:
+        """The call's result within the deadline, or None and `degraded`."""
+        started = time.monotonic()
+        try:
+            result = self._threads.submit(call).result(timeout=self.left_s())
+        except (Retryable, TimeoutError) as error:
+            self.degrade(name, started, error)
+            return None
+        self._activity.append(Stage(name, _ms_since(started)))
+        return result
+
+    def degraded(self) -> tuple[str, ...]:
+        """Names of the stages that the answer went without."""
+        return tuple(self._degraded)
+
+    def activity(self) -> tuple[Stage, ...]:
+        """What each stage did, in order."""
+        return tuple(self._activity)
+
+
+def _ms_since(started: float) -> float:
+    return round((time.monotonic() - started) * 1000, 2)
