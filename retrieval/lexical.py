@@ -34,10 +34,7 @@ class _Bm25(BM25Okapi):  # type: ignore[misc]
 
     def _calc_idf(self, frequencies: dict[str, int]) -> None:
         count = self.corpus_size
-        self.idf = {
-            term: float(np.log(POSITIVE_IDF_FLOOR + (count - df + 0.5) / (df + 0.5)))
-            for term, df in frequencies.items()
-        }
+        self.idf = {term: math.log(1 + (count - df + 0.5) / (df + 0.5)) for term, df in frequencies.items()}
 
 
 class RankBm25Index:
