@@ -46,8 +46,9 @@ _SETTINGS = {
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "password_encryption": "scram-sha-256",
 }
-# For a database that is thrown away: faster, and lost when the machine, not only the server, goes down.
-_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "128MB"}
+# For a database that is thrown away: faster, and lost when the machine goes down. When only the server dies, what was
+# committed is still kept, so synchronous_commit stays on.
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "128MB"}
 
 
 def _installation() -> Path:

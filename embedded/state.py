@@ -11,12 +11,14 @@ import json
 import os
 import secrets
 import socket
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
 from core.errors import Misconfigured
 
+_LOCK_SECONDS = 1.0  # how long the lock of a process that was just killed may take to go
 _LOG_BYTES = 10_000_000  # a log larger than this is set aside at the next start
 
 
@@ -107,17 +109,27 @@ def free_port(preferred: int) -> int:
     raise Misconfigured("no port is free on 127.0.0.1: end some of the servers on this machine")
 
 
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def hold_lock(file: Path, purpose: str) -> IO[str]:
     """An exclusive lock until it is closed or this process ends. Raises Misconfigured while another has it."""
     lock = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = lock.read().strip() or "unknown"
-        lock.close()
-        raise Misconfigured(
-            f"{purpose} is already running on {file.parent} (process {holder}): stop it, or choose another state folder"
-        ) from error
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while not _locked(lock):
+        if time.monotonic() > deadline:
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise Misconfigured(
+                f"{purpose} is already running on {file.parent} (process {holder}): "
+                "stop it, or choose another state folder"
+            )
+        time.sleep(0.02)
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
