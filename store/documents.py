@@ -8,7 +8,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from core.errors import Conflict, NotFound
+from core.errors import NotFound, VersionConflict
 from core.records import Document, Labels, Submission, Submitted
 from store import access, changes, jobs
 from store.pool import Conn
@@ -93,7 +93,7 @@ def submit(
     """Commit-ready: the document, its new version and its job; or that nothing changed.
 
     Labels that narrow hold at once, also for the version that is being read now; labels that widen hold when the new
-    version is indexed. Changed labels or metadata alone make no new version. Raises InvalidLabel, and Conflict when
+    version is indexed. Changed labels or metadata alone make no new version. Raises InvalidLabel, and VersionConflict when
     `expected` is not the latest version.
     """
     wanted = access.intern_labels(conn, tenant_id, submission.labels)
@@ -120,7 +120,7 @@ def submit(
 def change_labels(conn: Conn, tenant_id: UUID, document_id: UUID, labels: Labels, expected: int | None = None) -> int:
     """Put the document under these labels for every reader from this commit on; returns the change's seq.
 
-    No text is read and nothing is embedded. Raises NotFound, InvalidLabel, Conflict.
+    No text is read and nothing is embedded. Raises NotFound, InvalidLabel, VersionConflict.
     """
     document = _lock(conn, tenant_id, document_id)
     _check_expected(document, expected)
@@ -130,7 +130,7 @@ def change_labels(conn: Conn, tenant_id: UUID, document_id: UUID, labels: Labels
 def delete(conn: Conn, tenant_id: UUID, document_id: UUID, expected: int | None = None) -> list[str]:
     """Remove the document, its versions, chunks and vectors; returns the blob keys that nothing refers to any more.
 
-    Delete those blobs after the commit. Raises NotFound, Conflict.
+    Delete those blobs after the commit. Raises NotFound, VersionConflict.
     """
     document = _lock(conn, tenant_id, document_id)
     _check_expected(document, expected)
@@ -180,7 +180,7 @@ def _lock(conn: Conn, tenant_id: UUID, document_id: UUID) -> _Locked:
 
 def _check_expected(document: _Locked, expected: int | None) -> None:
     if expected is not None and expected != document.latest_version:
-        raise Conflict(f"the document is at version {document.latest_version}, not {expected}: read it again")
+        raise VersionConflict(f"the document is at version {document.latest_version}, not {expected}: read it again")
 
 
 def _add_version(

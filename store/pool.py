@@ -15,7 +15,7 @@ from pgvector.psycopg import register_vector
 from psycopg import Connection, sql
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from core.errors import StoreUnavailable
+from core.errors import Invalid, StoreUnavailable
 from core.records import AccessScope
 
 Conn = Connection[tuple[Any, ...]]
@@ -120,3 +120,5 @@ def _translated() -> Iterator[None]:
         yield
     except (psycopg.OperationalError, PoolTimeout) as error:
         raise StoreUnavailable(f"Postgres did not answer: {str(error).splitlines()[0]}") from error
+    except psycopg.DataError as error:
+        raise Invalid(f"a value that the database does not take: {str(error).splitlines()[0]}") from error

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, Invalid, NotFound
 from core.records import Labels, Source
 from store import access
 from store.pool import Conn
@@ -67,9 +67,15 @@ class DueSource:
 
 
 def ensure_api_source(conn: Conn, tenant_id: UUID, name: str) -> Source:
-    """The source of that name; a new one takes documents that are pushed, and shows them to nobody by default."""
+    """The source of that name; a new one takes documents that are pushed, and shows them to nobody by default.
+
+    Raises Invalid for the name of a source that is refreshed.
+    """
     conn.execute(ENSURE, (tenant_id, name, access.intern_labels(conn, tenant_id, Labels())))
-    return named(conn, tenant_id, name)
+    source = named(conn, tenant_id, name)
+    if source.kind != "api":
+        raise Invalid(f"source {name!r} is a {source.kind}: its refresh would delete what is pushed to it")
+    return source
 
 
 def add(

@@ -1,0 +1,39 @@
+"""The FastAPI application."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+
+from api import errors
+from api.body import BodyLimit
+from api.metrics import Metrics
+from api.routes import batch, documents, health, jobs, search, sources
+from api.service import Service
+
+DESCRIPTION = """Labelled documents in, permitted and cited context out.
+
+Every call but `/healthz` and `/readyz` needs an API key: `Authorization: Bearer <key>`. A key with the scope `act_for`
+names the end user in `X-Citadel-Act-For`. Errors are RFC 9457 problem documents."""
+
+
+def create_app(open_service: Callable[[], AbstractContextManager[Service]], max_body_bytes: int) -> FastAPI:
+    """The app; `open_service` is entered when it starts and left when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        opened = open_service()
+        app.state.service = await run_in_threadpool(opened.__enter__)
+        try:
+            yield
+        finally:
+            await run_in_threadpool(opened.__exit__, None, None, None)
+
+    app = FastAPI(title="Citadel", version="1", description=DESCRIPTION, lifespan=lifespan)
+    app.state.metrics = Metrics()
+    for router in (search.router, batch.router, documents.router, jobs.router, sources.router, health.router):
+        app.include_router(router)
+    errors.install(app)
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
+    return app

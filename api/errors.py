@@ -1,0 +1,76 @@
+"""Errors as RFC 9457 problem documents: one table from the error tree to a status."""
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from core import errors
+from core.errors import CitadelError
+
+PROBLEM_JSON = "application/problem+json"
+RETRY_AFTER_S = 2
+
+# The first class that the error is an instance of decides.
+STATUS: tuple[tuple[type[CitadelError], int], ...] = (
+    (errors.Unauthenticated, 401),
+    (errors.Forbidden, 403),
+    (errors.NotFound, 404),
+    (errors.VersionConflict, 412),
+    (errors.Conflict, 409),
+    (errors.BodyTooLarge, 413),
+    (errors.UnsupportedType, 415),
+    (errors.Unparseable, 422),
+    (errors.Invalid, 400),
+    (errors.Overloaded, 429),
+    (errors.Retryable, 503),
+    (errors.CitadelError, 500),
+)
+
+
+def status_of(error: CitadelError) -> int:
+    """The HTTP status of an error."""
+    return next(status for kind, status in STATUS if isinstance(error, kind))
+
+
+def problem(status: int, code: str, detail: str) -> JSONResponse:
+    """A problem document. Nothing in it differs between two requests for the same kind of thing."""
+    body = {"type": f"urn:citadel:{code}", "title": HTTPStatus(status).phrase, "status": status, "code": code,
+            "detail": detail}  # fmt: skip
+    headers = {429: {"Retry-After": str(RETRY_AFTER_S)}, 503: {"Retry-After": str(RETRY_AFTER_S)},
+               401: {"WWW-Authenticate": "Bearer"}}.get(status)  # fmt: skip
+    return JSONResponse(body, status, headers, PROBLEM_JSON)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every failure of the app as a problem document."""
+    app.add_exception_handler(CitadelError, _citadel)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def _citadel(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, CitadelError)
+    status = status_of(error)
+    # What is down or misconfigured behind the API is the operator's to read, in the log, not the caller's.
+    detail = str(error) if status < 500 or isinstance(error, errors.NotYetIndexed) else "try again shortly"
+    return problem(status, error.code, detail)
+
+
+def _validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    places = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()[:5]]
+    return problem(422, "invalid", "; ".join(places))
+
+
+def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return problem(error.status_code, code, str(error.detail))
+
+
+def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    return problem(500, "internal", "an unforeseen failure; the server's log names it")

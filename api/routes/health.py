@@ -1,0 +1,56 @@
+"""Is it alive, is it ready, and the figures for a scraper."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from api.deps import Operator, ServiceDep
+from core.errors import BrokerUnavailable, CitadelError
+from store import migrate, safety
+from store.pool import reading_tenant
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", summary="Is the process alive")
+def healthz() -> dict[str, str]:
+    """Answers whenever the process does."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="May it be sent requests", responses={503: {"description": "Not ready; says why"}})
+def readyz(service: ServiceDep) -> JSONResponse:
+    """Ready when Postgres answers, its migrations are this code's and row-level security holds.
+
+    Without Redis it is ready, for searches and submissions need none, and says `degraded`.
+    """
+    checks = {"database": _database(service), "broker": _broker(service)}
+    ready = checks["database"] == "ok"
+    return JSONResponse({"ready": ready, "degraded": checks["broker"] != "ok", "checks": checks}, 200 if ready else 503)
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+def metrics(caller: Operator, service: ServiceDep, request: Request) -> Any:
+    """Counters of this process, and the state of the queue and the sources."""
+    return Response(request.app.state.metrics.render(service), media_type=CONTENT_TYPE_LATEST)
+
+
+def _database(service: ServiceDep) -> str:
+    try:
+        with reading_tenant(service.store, None) as conn:
+            if pending := migrate.pending(conn):
+                return f"migrations pending: {', '.join(pending)}; run `citadel migrate`"
+            safety.check(conn)
+    except CitadelError as error:
+        return error.code
+    return "ok"
+
+
+def _broker(service: ServiceDep) -> str:
+    try:
+        service.broker.queue_length()
+    except BrokerUnavailable as error:
+        return error.code
+    return "ok"

@@ -1,0 +1,32 @@
+"""POST /v1/search: cited context."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from api.deps import Caller, Reader, ServiceDep
+from api.schemas import SearchIn, SearchOut, search_out
+from core.records import SearchAnswer
+from retrieval.search import search
+from store import audit
+
+router = APIRouter(prefix="/v1", tags=["search"])
+
+
+@router.post("/search", response_model=SearchOut, summary="Search what the caller may see")
+def post_search(body: SearchIn, caller: Reader, service: ServiceDep, request: Request) -> dict[str, Any]:
+    """Passages with citations, and a ready `context` whose markers match them."""
+    with request.app.state.metrics.searching(body.mode):
+        answer = search(service.searcher, caller.principal, body.record(), caller.request_id)
+    for stage in answer.degraded:
+        request.app.state.metrics.degraded.labels(stage).inc()
+    _record(service, caller, answer)
+    return search_out(answer, operator="operate" in caller.key.scopes and not caller.acting_for)
+
+
+def _record(service: ServiceDep, caller: Caller, answer: SearchAnswer) -> None:
+    returned = sorted({f"{p.citation.document_id}@{p.citation.version}" for p in answer.passages})
+    detail = {"documents": returned, "degraded": list(answer.degraded), "bypass": caller.principal.bypass,
+              **next((s.detail for s in answer.activity if s.stage == "authorize"), {})}  # fmt: skip
+    audit.record(service.store, caller.principal.tenant_id, "search", actor=caller.actor,
+                 acting_for=caller.acting_for, request_id=caller.request_id, detail=detail)  # fmt: skip

@@ -1,0 +1,42 @@
+"""Sources: where documents come from, and a refresh on request."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Body
+
+from api.deps import Operator, ServiceDep, Watcher
+from api.schemas import RefreshIn, RefreshOut, SourceIn, SourceOut, source_out
+from ingest.schedule import add_folder, request_refresh
+from store import sources
+from store.pool import reading_tenant
+
+router = APIRouter(prefix="/v1/sources", tags=["sources"])
+
+
+@router.post("", status_code=201, response_model=SourceOut, summary="Add a source")
+def post_source(body: SourceIn, caller: Operator, service: ServiceDep) -> SourceOut:
+    """A folder, refreshed on its cron schedule or on request."""
+    config = {"path": body.path} | ({"uri_prefix": body.uri_prefix} if body.uri_prefix else {})
+    source = add_folder(service.store, caller.principal.tenant_id, body.name, config, body.labels.record(),
+                        body.schedule, body.max_deleted_share, datetime.now(UTC))  # fmt: skip
+    return source_out(source)
+
+
+@router.get("", response_model=list[SourceOut], summary="All sources")
+def get_sources(caller: Watcher, service: ServiceDep) -> list[SourceOut]:
+    """The tenant's sources by name."""
+    with reading_tenant(service.store, caller.principal.tenant_id) as conn:
+        return [source_out(source) for source in sources.all_of(conn, caller.principal.tenant_id)]
+
+
+@router.post("/{source_id}/refresh", status_code=202, response_model=RefreshOut, summary="Refresh a source now")
+def post_refresh(
+    source_id: UUID, caller: Operator, service: ServiceDep, body: Annotated[RefreshIn | None, Body()] = None
+) -> RefreshOut:
+    """Accepts a refresh job."""
+    allow = body is not None and body.allow_mass_delete
+    return RefreshOut(
+        job_id=request_refresh(service.store, caller.principal.tenant_id, source_id, datetime.now(UTC), allow)
+    )
