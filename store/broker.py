@@ -17,6 +17,6 @@ class RedisBroker:
     def queue_length(self) -> int:
         """Messages that no worker has taken yet. Raises BrokerUnavailable."""
         try:
-            return int(self._redis.llen(QUEUE))  # type: ignore[arg-type]
+            return int(self._redis.llen(QUEUE))
         except redis.RedisError as error:
             raise BrokerUnavailable(f"Redis did not answer: {error}") from error

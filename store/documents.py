@@ -93,8 +93,8 @@ def submit(
     """Commit-ready: the document, its new version and its job; or that nothing changed.
 
     Labels that narrow hold at once, also for the version that is being read now; labels that widen hold when the new
-    version is indexed. Changed labels or metadata alone make no new version. Raises InvalidLabel, and VersionConflict when
-    `expected` is not the latest version.
+    version is indexed. Changed labels or metadata alone make no new version. Raises InvalidLabel, and VersionConflict
+    when `expected` is not the latest version.
     """
     wanted = access.intern_labels(conn, tenant_id, submission.labels)
     values = {"tenant": tenant_id, "source": source_id, "external_id": submission.external_id, "labels": wanted,

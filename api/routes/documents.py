@@ -48,7 +48,7 @@ def post_document(
 def post_upload(
     file: Annotated[UploadFile, File(description="The document; its bytes tell its type, not its name.")],
     document: Annotated[str, Form(description="JSON: the fields of a document but `text`.",
-                                  examples=['{"external_id": "handbook/travel.pdf", "labels": {"allow": ["public"]}}'])],
+                                  examples=['{"external_id": "travel.pdf", "labels": {"allow": ["public"]}}'])],
     caller: Writer,
     service: ServiceDep,
     response: Response,
