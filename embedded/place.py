@@ -77,6 +77,17 @@ def make_folder(folder: Path, account: Account | None) -> None:
         os.chown(folder, account.uid, account.gid)
 
 
+def _digest(tree: Mapping[str, Path]) -> str:
+    """Of every file's name and content: another version of a library beside the same program is another tree."""
+    sha = hashlib.sha256()
+    for name, source in sorted(tree.items()):
+        for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
+            if path.is_file():
+                sha.update(f"{name}/{path.relative_to(source)}\n{path.stat().st_size}\n".encode())
+                sha.update(path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
 def _copy(tree: Mapping[str, Path], target: Path) -> None:
     for name, source in tree.items():
         copy = target / name
@@ -100,8 +111,7 @@ def runnable(program: str, tree: Mapping[str, Path], account: Account | None) ->
     source = tree[top] / program[len(top) + 1 :] if program != top else tree[top]
     if succeeds_as(account, str(source), "--version"):
         return source
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-    target = OUTSIDE / f"programs-{digest}"
+    target = OUTSIDE / f"programs-{_digest(tree)}"
     if account and not target.exists():
         _ensure_folder(OUTSIDE, 0o755)
         with tempfile.TemporaryDirectory(dir=OUTSIDE) as scratch:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -84,7 +84,7 @@ def _alive(pid: int) -> bool:
 class Stack:
     """A supervising process with two servers, two children and two grandchildren."""
 
-    def __init__(self, state: Path, note: str = "grandchildren") -> None:
+    def __init__(self, state: Path, note: str) -> None:
         self.said: list[str] = []
         argv = [sys.executable, "-c", STACK, str(state), WORKER, str(state.parent / note)]
         self.process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -112,8 +112,23 @@ class Stack:
         return self.process.returncode
 
 
-def test_sigint_stops_all_in_reverse(state: Path) -> None:
-    stack = Stack(state)
+@pytest.fixture
+def launch(state: Path) -> Iterator[Callable[[str], Stack]]:
+    """Starts a stack on the state folder; whatever a failed test leaves of it is ended."""
+    started: list[Stack] = []
+
+    def start(note: str) -> Stack:
+        started.append(Stack(state, note))
+        return started[-1]
+
+    yield start
+    for stack in started:
+        stack.process.kill()
+        stack.process.communicate()
+
+
+def test_sigint_stops_all_in_reverse(state: Path, launch: Callable[[str], Stack]) -> None:
+    stack = launch("first")
     stack.process.send_signal(signal.SIGINT)
     assert stack.ends() == 0
     stopped = [line.split()[1] for line in stack.said if line.startswith("stopping ")]
@@ -122,8 +137,8 @@ def test_sigint_stops_all_in_reverse(state: Path) -> None:
 
 
 @pytest.mark.parametrize("victim", ["recorder", "postgres"])
-def test_all_stop_when_one_dies(state: Path, victim: str) -> None:
-    stack = Stack(state)
+def test_all_stop_when_one_dies(state: Path, launch: Callable[[str], Stack], victim: str) -> None:
+    stack = launch("first")
     os.kill(stack.pids[victim], signal.SIGKILL)
     assert stack.ends() == 1
     said = "".join(stack.said)
@@ -131,19 +146,21 @@ def test_all_stop_when_one_dies(state: Path, victim: str) -> None:
     assert {"recorder": "the tape is full", "postgres": "ready to accept connections"}[victim] in said
 
 
-def test_kill_9_of_the_supervisor_leaves_nothing_and_it_starts_again(state: Path) -> None:
-    stack = Stack(state)
+def test_kill_9_of_the_supervisor_leaves_nothing_and_it_starts_again(
+    state: Path, launch: Callable[[str], Stack]
+) -> None:
+    stack = launch("first")
     with pytest.raises(Misconfigured, match="citadel up` is already running"), Supervisor(state):
         pass
     stack.process.kill()
-    again = Stack(state, note="again")
+    again = launch("again")
     assert stack.ends() == -signal.SIGKILL
     again.process.send_signal(signal.SIGTERM)
     assert again.ends() == 0
 
 
-def test_kill_9_of_supervisor_and_reaper_is_mended_by_the_next(state: Path) -> None:
-    stack = Stack(state)
+def test_kill_9_of_supervisor_and_reaper_is_mended_by_the_next(state: Path, launch: Callable[[str], Stack]) -> None:
+    stack = launch("first")
     reapers = Path(f"/proc/{stack.process.pid}/task/{stack.process.pid}/children").read_text().split()
     stack.process.send_signal(signal.SIGSTOP)
     for pid in {int(pid) for pid in reapers} - set(stack.pids.values()):
