@@ -6,7 +6,7 @@ A setting comes from its `CITADEL_…` variable, else from the embedded stack th
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from core.errors import Misconfigured
@@ -31,6 +31,7 @@ class Settings:
     port: int = 8000
     tenant: str = "default"
     model: str = "all-MiniLM-L6-v2"
+    reranker: str = ""  # a cross-encoder's name or folder; empty: none
     chunker: str = "structure"  # or the name of a LlamaIndex node parser
     chunk_tokens: int = 200
     max_body_bytes: int = 128 * 2**20
@@ -50,10 +51,13 @@ class Settings:
         return self.state / "models"
 
 
-def load_settings(environ: Mapping[str, str]) -> Settings:
-    """Settings from the environment and the state folder. Raises Misconfigured for a value of the wrong type."""
-    state = Path(environ.get("CITADEL_STATE", ".citadel"))
-    running = read_runtime(state)
+def load_settings(environ: Mapping[str, str], *, running_stack: bool = True) -> Settings:
+    """Settings from the environment and, with `running_stack`, from the stack that runs in the state folder.
+
+    Raises Misconfigured for a value of the wrong type.
+    """
+    state = Path(environ.get("CITADEL_STATE") or ".citadel")
+    running = read_runtime(state) if running_stack else {}
     values: dict[str, object] = {"state": state}
     for field in fields(Settings):
         raw = environ.get(f"CITADEL_{field.name.upper()}") or running.get(field.name)
@@ -70,7 +74,7 @@ def read_runtime(state: Path) -> dict[str, str]:
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """The variables that give a child process these settings."""
-    return {f"CITADEL_{f.name.upper()}": str(getattr(settings, f.name)) for f in fields(Settings)}
+    return {f"CITADEL_{name.upper()}": str(value) for name, value in asdict(settings).items()}
 
 
 def _typed(name: str, raw: str, kind: type) -> object:

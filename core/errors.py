@@ -17,7 +17,8 @@ CitadelError
     │   ├── Unauthenticated   no identity, or one that does not hold
     │   └── Forbidden         the identity holds, and may not do this
     ├── NotFound              absent, or not for this caller: never told apart
-    ├── Conflict              the document moved on since the caller read it
+    ├── Conflict              something by that name exists
+    │   └── VersionConflict   the document moved on since the caller read it
     ├── Unparseable           the file yields no text
     │   ├── UnsupportedType · EmptyDocument · EncryptedDocument · CorruptDocument
     │   └── ParserLimit       memory, time or size, and ParserCrashed
@@ -156,9 +157,15 @@ class NotFound(Permanent):
 
 
 class Conflict(Permanent):
-    """The document moved on since the caller read it."""
+    """Something by that name exists."""
 
     code = "conflict"
+
+
+class VersionConflict(Conflict):
+    """The document moved on since the caller read it."""
+
+    code = "version_conflict"
 
 
 class Unparseable(Permanent):

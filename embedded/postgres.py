@@ -64,6 +64,11 @@ def _installation() -> Path:
     )
 
 
+def programs_folder() -> Path:
+    """The folder of the wheel's Postgres programs, pg_dump and psql among them. Raises Misconfigured."""
+    return _installation() / "bin"
+
+
 def _programs(account: Account | None) -> Path:
     """The folder of initdb and postgres, where that account can run them. initdb links a library beside its package."""
     found = _installation()

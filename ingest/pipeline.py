@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from models.embedder import Embedder
-
 from core.errors import LeaseLost, Retryable
 from core.records import Lease, Profile
 from ingest.chunk import ChunkBudget, chunk
 from ingest.sandbox import ParserSandbox
+from models.embedder import Embedder
 from store import chunks, jobs
 from store.blobs import BlobStore
 from store.pool import Store, writing

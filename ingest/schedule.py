@@ -20,9 +20,9 @@ def add_folder(
     labels: Labels,
     schedule: str | None,
     max_deleted_share: float,
-    now: datetime,
 ) -> Source:
     """Add a folder source; with a schedule it is due at once. Raises Invalid for a schedule that is not cron."""
+    now = datetime.now(UTC)
     if schedule is not None:
         next_due(schedule, now)
     with writing(store) as conn:
@@ -31,15 +31,14 @@ def add_folder(
         return sources.by_id(conn, tenant_id, source_id)
 
 
-def request_refresh(
-    store: Store, tenant_id: UUID, source_id: UUID, now: datetime, allow_mass_delete: bool = False
-) -> UUID:
+def request_refresh(store: Store, tenant_id: UUID, source_id: UUID, *, allow_mass_delete: bool = False) -> UUID:
     """A refresh job for now. Raises NotFound, and Invalid for a source that documents are pushed to."""
     with writing(store) as conn:
         source = sources.by_id(conn, tenant_id, source_id)
         if source.kind == "api":
             raise Invalid(f"source {source.name!r} takes pushed documents: there is nothing to refresh")
-        job_id = jobs.add_refresh(conn, tenant_id, source_id, now, {"allow_mass_delete": allow_mass_delete})
+        detail = {"allow_mass_delete": allow_mass_delete}
+        job_id = jobs.add_refresh(conn, tenant_id, source_id, datetime.now(UTC), detail)
     assert job_id is not None, "two requests do not share a microsecond"
     return job_id
 

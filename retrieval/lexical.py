@@ -5,6 +5,7 @@ average length) are those of the visible chunks, so that a hidden document moves
 """
 
 import hashlib
+import math
 import threading
 from collections import OrderedDict
 from typing import Protocol

@@ -7,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
-from models.embedder import Embedder
-
 from core.errors import Invalid, NotYetIndexed, Overloaded
 from core.records import Candidate, Principal, SearchAnswer, SearchRequest
+from models.embedder import Embedder
 from models.reranker import Reranker
 from retrieval.assemble import assemble
 from retrieval.fuse import convex
@@ -67,7 +66,7 @@ def _search(searcher: Searcher, principal: Principal, request: SearchRequest, re
             scope = access.enter_scope(conn, principal)
             view = View(scope, export_snapshot(conn))
             scan = Scan(scope.tenant_id, profiles.live_profile(conn, scope.tenant_id).id, scope.label_set_ids, where)
-            note["label_sets"] = len(scope.label_set_ids)
+            note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
         questions = (request.query, *request.queries)
         dense_leg = request.mode != "lexical" and stages.start("dense", _dense, searcher, view, scan, questions)
         lexical_leg = request.mode != "dense" and stages.start("lexical", _lexical, searcher, view, scan, questions)

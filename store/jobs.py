@@ -66,12 +66,20 @@ RETRY = """
         dispatched_at = NULL, next_try_at = now() + make_interval(secs => %s), updated_at = now()
     WHERE id = %s AND lease_token = %s
 """
+REOPEN = """
+    UPDATE jobs SET state = 'accepted', attempts = 0, dispatched_at = NULL, next_try_at = now(), error_code = NULL,
+        error = NULL, updated_at = now()
+    WHERE tenant_id = %s AND id = %s AND state IN ('failed', 'quarantined')
+    RETURNING document_id, version
+"""
+REOPEN_VERSION = "UPDATE versions SET state = 'pending' WHERE document_id = %s AND version = %s AND state = 'failed'"
 FAIL_VERSION = "UPDATE versions SET state = 'failed' WHERE document_id = %s AND version = %s AND state = 'pending'"
 TO_SEND = """
     SELECT id, kind FROM jobs
     WHERE state NOT IN ('done', 'failed', 'quarantined') AND attempts < %(max)s AND next_try_at <= now()
       AND (lease_until IS NULL OR lease_until < now())
-      AND (dispatched_at IS NULL OR (%(resend)s AND dispatched_at < now() - make_interval(secs => %(resend_after_s)s)))
+      AND (dispatched_at IS NULL OR dispatched_at < lease_until
+           OR (%(resend)s AND dispatched_at < now() - make_interval(secs => %(resend_after_s)s)))
     ORDER BY created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
 SENT = "UPDATE jobs SET dispatched_at = now() WHERE id = ANY(%s)"
@@ -85,6 +93,9 @@ COUNTS = "SELECT kind, state, count(*) FROM jobs GROUP BY kind, state ORDER BY k
 OLDEST = """
     SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM jobs
     WHERE state NOT IN ('done', 'failed', 'quarantined')
+"""
+OUTCOMES = """
+    SELECT state, count(DISTINCT document_id) FROM jobs WHERE tenant_id = %s AND kind = 'index' GROUP BY state
 """
 OPEN = "SELECT count(*) FROM jobs WHERE tenant_id = %s AND state NOT IN ('done', 'failed', 'quarantined')"
 
@@ -162,6 +173,14 @@ def retry_or_quarantine(conn: Conn, lease: Lease, code: str, reason: str) -> Non
     _must_hold(conn.execute(RETRY, (code, reason, delay, lease.job.id, lease.token)).rowcount)
 
 
+def reopen(conn: Conn, tenant_id: UUID, job_id: UUID) -> bool:
+    """Accept a job again that failed or was quarantined, with its attempts forgotten; whether there was one."""
+    row = conn.execute(REOPEN, (tenant_id, job_id)).fetchone()
+    if row is not None:
+        conn.execute(REOPEN_VERSION, row)
+    return row is not None
+
+
 def take_unsent(conn: Conn, limit: int, resend: bool, resend_after_s: float) -> list[tuple[UUID, str]]:
     """Up to `limit` jobs (id, kind) to hand to the broker, marked as sent in this transaction.
 
@@ -190,6 +209,11 @@ def oldest_open_s(conn: Conn) -> float:
     """Age in seconds of the oldest job that is not at its end; 0 when there is none."""
     row = conn.execute(OLDEST).fetchone()
     return float(row[0]) if row else 0.0
+
+
+def outcomes(conn: Conn, tenant_id: UUID) -> dict[str, int]:
+    """Documents with an indexing job, by the job's state."""
+    return {state: count for state, count in conn.execute(OUTCOMES, (tenant_id,)).fetchall()}
 
 
 def count_open(conn: Conn, tenant_id: UUID) -> int:

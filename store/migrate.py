@@ -1,8 +1,11 @@
 """Roles, extension, migrations: from an empty database to one that this code can use."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import psycopg
 from psycopg import sql
@@ -61,9 +64,7 @@ def migrate(admin_url: str, passwords: dict[str, str]) -> list[str]:
     try:
         with psycopg.connect(admin_url, autocommit=True) as conn:
             conn.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
-            _make_roles(conn, passwords)
-            conn.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            conn.execute(OWN_SCHEMA)
+            _prepare(conn, passwords)
             conn.execute("SET ROLE citadel_owner")
             return _apply(conn, read_migrations())
     except psycopg.errors.InsufficientPrivilege as error:
@@ -72,12 +73,47 @@ def migrate(admin_url: str, passwords: dict[str, str]) -> list[str]:
         ) from error
 
 
+def create_database(server_url: str, name: str) -> str:
+    """The URL of the database of that name on this server, made when absent."""
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        if conn.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
+            conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return urlsplit(server_url)._replace(path=f"/{name}").geturl()
+
+
+def role_url(admin_url: str, role: str, password: str) -> str:
+    """The same database for another role."""
+    parts = urlsplit(admin_url)
+    place = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{role}:{quote(password, safe='')}@{place}").geturl()
+
+
+@contextmanager
+def as_owner(admin_url: str) -> Iterator[Conn]:
+    """A transaction as the owner, for what only the owner may make."""
+    with psycopg.connect(admin_url) as conn:
+        conn.execute("SET ROLE citadel_owner")
+        yield conn
+
+
 def pending(conn: Conn) -> tuple[str, ...]:
     """The names of migrations that this database lacks. Raises MigrationMismatch when it is newer or differs."""
     applied: dict[int, str] = dict(conn.execute(APPLIED).fetchall())
     known = read_migrations()
     _check_applied(applied, known)
     return tuple(m.name for m in known if m.version not in applied)
+
+
+def prepare_roles(admin_url: str, passwords: dict[str, str]) -> None:
+    """What a migration expects to find: the roles, the extension, and a schema that belongs to the owner."""
+    with psycopg.connect(admin_url, autocommit=True) as conn:
+        _prepare(conn, passwords)
+
+
+def _prepare(conn: Conn, passwords: dict[str, str]) -> None:
+    _make_roles(conn, passwords)
+    conn.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    conn.execute(OWN_SCHEMA)
 
 
 def _make_roles(conn: Conn, passwords: dict[str, str]) -> None:

@@ -1,6 +1,5 @@
 """Sources: where documents come from, and a refresh on request."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -20,7 +19,7 @@ def post_source(body: SourceIn, caller: Operator, service: ServiceDep) -> Source
     """A folder, refreshed on its cron schedule or on request."""
     config = {"path": body.path} | ({"uri_prefix": body.uri_prefix} if body.uri_prefix else {})
     source = add_folder(service.store, caller.principal.tenant_id, body.name, config, body.labels.record(),
-                        body.schedule, body.max_deleted_share, datetime.now(UTC))  # fmt: skip
+                        body.schedule, body.max_deleted_share)  # fmt: skip
     return source_out(source)
 
 
@@ -38,5 +37,5 @@ def post_refresh(
     """Accepts a refresh job."""
     allow = body is not None and body.allow_mass_delete
     return RefreshOut(
-        job_id=request_refresh(service.store, caller.principal.tenant_id, source_id, datetime.now(UTC), allow)
+        job_id=request_refresh(service.store, caller.principal.tenant_id, source_id, allow_mass_delete=allow)
     )

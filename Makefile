@@ -1,0 +1,36 @@
+# Two commands on a fresh machine: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench up clean
+
+$(VENV)/installed: requirements.lock pyproject.toml client/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable . --editable client
+	touch $@
+
+demo: $(VENV)/installed  ## ingest the example company, ask as two people, run its golden set
+	$(BIN)/citadel demo
+
+up: $(VENV)/installed  ## the whole stack on this machine, until Ctrl-C
+	$(BIN)/citadel up
+
+test: $(VENV)/installed  ## every test, on a real Postgres and Redis that the tests start
+	$(BIN)/pytest
+
+check: $(VENV)/installed  ## lint, types, layers, and that the migrations build exactly schema.sql
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cd client && ../$(BIN)/mypy citadel_client
+	$(BIN)/lint-imports
+	$(BIN)/python -m embedded.check_schema
+
+bench: $(VENV)/installed  ## ratios against what one would use instead
+	$(BIN)/python bench/embed.py
+	$(BIN)/python bench/ingest.py
+
+clean:
+	rm -rf $(VENV) .citadel

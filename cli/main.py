@@ -1,0 +1,51 @@
+"""`citadel`: thin commands over the functions that the API and the workers call."""
+
+import logging
+import os
+import sys
+
+import click
+
+from cli.access import groups, keys_group
+from cli.demo import demo
+from cli.eval import eval_group
+from cli.options import CitadelGroup
+from cli.processes import beat, dispatch, migrate, serve, up, worker
+from cli.search import search_command
+from cli.sources import jobs_group, refresh_command, sources_group
+from core.config import load_settings
+
+EPILOG = """\b
+Examples:
+  citadel up                                            start everything on this machine
+  citadel sources add handbook ./handbook --schedule '*/15 * * * *'
+  citadel refresh handbook --wait
+  citadel search "How are flights booked?" --as user:ana@acme.example
+  citadel eval run golden.jsonl --k 1,3,5,10
+
+Every option has an environment variable: CITADEL_<COMMAND>_<OPTION>, for example CITADEL_SEARCH_TOP_K=5.
+Settings such as CITADEL_DATABASE_URL, CITADEL_REDIS_URL and CITADEL_MODEL are listed in core/config.py."""
+
+
+@click.group(cls=CitadelGroup, epilog=EPILOG, context_settings={"auto_envvar_prefix": "CITADEL"})
+@click.version_option(package_name="citadel-rag")
+@click.pass_context
+def citadel(ctx: click.Context) -> None:
+    """Enterprise RAG: labelled documents in, permitted and cited context out."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    ctx.obj = load_settings(os.environ, running_stack=ctx.invoked_subcommand not in ("up", "demo"))
+
+
+for command in (up, serve, worker, dispatch, beat, migrate, keys_group, groups, sources_group, refresh_command,
+                jobs_group, search_command, eval_group, demo):  # fmt: skip
+    citadel.add_command(command)
+
+
+def main() -> None:
+    """The console script."""
+    citadel()
+
+
+if __name__ == "__main__":
+    main()

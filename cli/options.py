@@ -1,0 +1,53 @@
+"""What commands have in common: settings, `--json`, progress, and errors that say what to do."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from typing import Any, TypeVar
+
+import click
+
+from core.config import Settings
+from core.errors import CitadelError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+pass_settings = click.make_pass_decorator(Settings)
+
+
+class CitadelGroup(click.Group):
+    """A group that turns our errors into one line on standard error, and exit status 2 for what can be mended."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CitadelError as error:
+            click.echo(f"citadel: {error}", err=True)
+            sys.exit(2)
+
+
+def show(value: Any, as_json_too: bool, text: str) -> None:
+    """Print the value as JSON, or the text that a person would rather read."""
+    click.echo(json.dumps(plain(value), ensure_ascii=False) if as_json_too else text)
+
+
+def plain(value: Any) -> Any:
+    """Records, ids and times as JSON has them."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(each) for each in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows as aligned columns; `nothing` when there are none."""
+    if not rows:
+        return "nothing"
+    cells = [list(rows[0])] + [["" if v is None else str(v) for v in row.values()] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)

@@ -1,0 +1,120 @@
+"""Commands that run processes: the whole stack, or one of its parts."""
+
+import os
+import signal
+import threading
+from functools import partial
+from types import FrameType
+
+import click
+
+from cli.options import as_json, pass_settings, show
+from cli.prepare import prepare_database
+from cli.stack import open_service, opened_store
+from cli.up import bring_up, take_down
+from core.config import Settings
+from core.errors import Misconfigured
+
+
+@click.command(epilog="Example: citadel up    (Ctrl-C stops everything)")
+@pass_settings
+def up(settings: Settings) -> None:
+    """Start Postgres, Redis, a worker, the dispatcher, beat and the API on this machine.
+
+    CITADEL_DATABASE_URL and CITADEL_REDIS_URL replace the embedded servers by your own.
+    """
+    from embedded.supervisor import Supervisor, supervise
+
+    os.umask(0o077)  # what is written beside the data is for its owner
+
+    def start(supervisor: Supervisor) -> None:
+        bring_up(supervisor, settings, dict(os.environ), click.echo)
+        click.echo("running; Ctrl-C stops everything")
+
+    try:
+        code = supervise(settings.state, start, click.echo)
+    finally:
+        take_down(settings.state)
+    raise SystemExit(code)
+
+
+@click.command(epilog="Example: citadel serve --host 0.0.0.0 --port 8000")
+@click.option("--host", help="Address to listen on; default CITADEL_HOST or 127.0.0.1.")
+@click.option("--port", type=int, help="Port to listen on; default CITADEL_PORT or 8000.")
+@pass_settings
+def serve(settings: Settings, host: str | None, port: int | None) -> None:
+    """Serve the API."""
+    import uvicorn
+
+    from api.app import create_app
+
+    app = create_app(partial(open_service, settings), settings.max_body_bytes)
+    uvicorn.run(app, host=host or settings.host, port=port or settings.port, access_log=False, log_level="info")
+
+
+@click.command(epilog="Example: citadel worker --processes 4")
+@click.option("--processes", type=int, help="Worker processes; default CITADEL_WORKER_PROCESSES or 2.")
+@pass_settings
+def worker(settings: Settings, processes: int | None) -> None:
+    """Run a Celery worker that parses, chunks, embeds and indexes."""
+    from workers.app import make_app
+
+    _needs(settings, "redis_url", "app_database_url", "maintenance_database_url")
+    count = processes or settings.worker_processes
+    make_app(settings).worker_main(
+        [
+            "worker",
+            "--pool=prefork",
+            f"--concurrency={count}",
+            "--loglevel=INFO",
+            "--without-gossip",
+            "--without-mingle",
+        ]
+    )
+
+
+@click.command(epilog="Example: citadel beat")
+@pass_settings
+def beat(settings: Settings) -> None:
+    """Run the clock that makes due sources refresh. More than one does no harm."""
+    from workers.app import make_app
+
+    _needs(settings, "redis_url")
+    settings.state.mkdir(parents=True, exist_ok=True)
+    make_app(settings).Beat(schedule=str(settings.state / "beat-schedule"), loglevel="INFO").run()
+
+
+@click.command(epilog="Example: citadel dispatch")
+@pass_settings
+def dispatch(settings: Settings) -> None:
+    """Hand committed jobs to the workers, and again what the broker lost. More than one does no harm."""
+    from store.broker import RedisBroker
+    from workers.app import make_app
+    from workers.dispatch import dispatch_forever
+
+    _needs(settings, "redis_url")
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    with opened_store(settings) as store:
+        dispatch_forever(store, RedisBroker(settings.redis_url), make_app(settings), lambda: not stopping.is_set())
+
+
+@click.command(epilog="Example: CITADEL_DATABASE_URL=postgresql://admin@db/citadel citadel migrate")
+@as_json
+@pass_settings
+def migrate(settings: Settings, as_json: bool) -> None:
+    """Bring the database up to this release: roles, tables, the default profile, the tenant."""
+    done = prepare_database(settings)
+    text = f"{len(done.applied)} migrations applied; profile {done.profile.name}; tenant {done.tenant}"
+    show(done, as_json, text)
+
+
+def _needs(settings: Settings, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name):
+            raise Misconfigured(f"set CITADEL_{name.upper()}, or start everything with `citadel up`")

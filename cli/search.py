@@ -1,0 +1,72 @@
+"""`citadel search`: ask as somebody, and read the cited passages."""
+
+import json
+import textwrap
+
+import click
+
+from cli.options import as_json, pass_settings, plain, show
+from cli.stack import open_searcher, tenant_of
+from core.config import Settings
+from core.errors import Invalid
+from core.labels import check_label
+from core.records import Passage, Principal, SearchAnswer, SearchRequest
+from retrieval.search import search
+from store import audit
+
+
+@click.command(
+    "search", epilog='Example: citadel search "How are flights booked?" --as user:ana@acme.example --top-k 3'
+)
+@click.argument("query")
+@click.option("--as", "subject", required=True, help="Whose sight to search with, e.g. user:ana@acme.example.")
+@click.option("--top-k", type=click.IntRange(1, 100), default=5, show_default=True)
+@click.option("--mode", type=click.Choice(["hybrid", "dense", "lexical"]), default="hybrid", show_default=True)
+@click.option("--filters", help='A JSON filter, e.g. {"source": "handbook"}.')
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Budget of the context, in the model's tokens.")
+@as_json
+@pass_settings
+def search_command(
+    settings: Settings, query: str, subject: str, top_k: int, mode: str, filters: str | None, max_tokens: int | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Print the passages that a person may see, with citations."""
+    if not check_label(subject).startswith(("user:", "service:")):
+        raise Invalid("--as names a user or a service, such as user:ana@acme.example")
+    request = SearchRequest(query, top_k=top_k, mode=mode, filters=_filters(filters), max_tokens=max_tokens)  # type: ignore[arg-type]
+    with open_searcher(settings) as searcher:
+        tenant_id = tenant_of(searcher.store, settings)
+        answer = search(searcher, Principal(tenant_id, subject), request)
+        audit.record(searcher.store, tenant_id, "search", actor="service:cli", acting_for=subject,
+                     request_id=answer.request_id)  # fmt: skip
+    show(plain(answer), as_json, as_text(answer))
+
+
+def as_text(answer: SearchAnswer) -> str:
+    """Passages as a person reads them."""
+    if not answer.passages:
+        return "nothing that this person may see matches"
+    parts = [_passage(passage) for passage in answer.passages]
+    if answer.degraded:
+        parts.append(f"(without: {', '.join(answer.degraded)})")
+    return "\n\n".join(parts)
+
+
+def _passage(passage: Passage) -> str:
+    citation = passage.citation
+    place = [citation.external_id, f"version {citation.version}"]
+    if citation.page is not None:
+        place.append(f"page {citation.page}")
+    place.append(f"characters {citation.start}–{citation.end}")
+    if citation.heading_path:
+        place.append(" > ".join(citation.heading_path))
+    text = textwrap.fill(" ".join(passage.text.split()), 112, initial_indent="    ", subsequent_indent="    ")
+    title = citation.title or citation.external_id
+    return f"{citation.marker} {title}  ({passage.score:.3f})\n    {' · '.join(place)}\n{text}"
+
+
+def _filters(text: str | None) -> dict[str, object] | None:
+    try:
+        return None if text is None else dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise Invalid(f"--filters is not a JSON object: {error}") from error

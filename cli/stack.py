@@ -1,0 +1,71 @@
+"""Opens what commands work with, from settings, and closes it again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from api.service import Service
+from core.config import Settings
+from core.errors import Misconfigured
+from models.embedder import open_embedder
+from models.reranker import CrossEncoderReranker
+from retrieval.lexical import RankBm25Index
+from retrieval.search import Searcher
+from store import profiles
+from store.blobs import FsspecBlobs
+from store.broker import RedisBroker
+from store.pool import Store, open_store, reading_tenant
+
+NOT_RUNNING = "nothing is running here: start it with `citadel up`, or set {}"
+
+
+@contextmanager
+def opened_store(settings: Settings) -> Iterator[Store]:
+    """Postgres, as both roles. Raises Misconfigured when no database is known."""
+    for name in ("app_database_url", "maintenance_database_url"):
+        if not getattr(settings, name):
+            raise Misconfigured(NOT_RUNNING.format(f"CITADEL_{name.upper()}"))
+    store = open_store(settings.app_database_url, settings.maintenance_database_url)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def open_searcher(settings: Settings) -> Iterator[Searcher]:
+    """What a search needs."""
+    with opened_store(settings) as store:
+        rerankers = {"cross-encoder": CrossEncoderReranker(settings.reranker)} if settings.reranker else {}
+        searcher = Searcher(
+            store=store,
+            embedder=open_embedder(settings.model, settings.model_cache(), settings.model_threads or None),
+            lexical=RankBm25Index(store),
+            rerankers=rerankers,
+            deadline_s=settings.search_deadline_s,
+            at_least_wait_s=settings.at_least_wait_s,
+        )
+        searcher.embedder.embed_queries(["warm"])  # the first call of a compiled model is many times slower
+        try:
+            yield searcher
+        finally:
+            searcher.threads.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def open_service(settings: Settings) -> Iterator[Service]:
+    """What the API needs."""
+    with open_searcher(settings) as searcher:
+        yield Service(
+            searcher.store,
+            FsspecBlobs(settings.blob_store_url()),
+            searcher,
+            RedisBroker(settings.redis_url),
+            settings.max_body_bytes,
+        )
+
+
+def tenant_of(store: Store, settings: Settings) -> UUID:
+    """The id of the tenant that the settings name. Raises NotFound."""
+    with reading_tenant(store, None) as conn:
+        return profiles.tenant_named(conn, settings.tenant)

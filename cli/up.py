@@ -1,0 +1,136 @@
+"""The whole stack on one machine: servers, then the database, then the processes."""
+
+import json
+import secrets
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from cli.prepare import prepare_database
+from core.config import RUNTIME_FILE, Settings, environment_of
+from core.errors import Conflict, Misconfigured
+from embedded.postgres import start_postgres
+from embedded.redis import start_redis
+from embedded.state import free_port
+from embedded.supervisor import Child, Supervisor
+from store import keys
+from store.migrate import create_database, role_url
+from store.pool import open_store, writing
+from store.profiles import tenant_named
+
+KEY_FILE = "operator.key"
+KEY_SCOPES = ("search", "ingest", "act_for", "operate")
+SHARED = ("database_url", "app_database_url", "maintenance_database_url", "redis_url", "api_url", "blob_url")
+
+Say = Callable[[str], None]
+
+
+def bring_up(supervisor: Supervisor, settings: Settings, base_environment: dict[str, str], say: Say) -> Settings:
+    """Start everything under the supervisor; returns the settings that the running stack has.
+
+    `CITADEL_DATABASE_URL` and `CITADEL_REDIS_URL` replace the embedded servers. Raises Misconfigured.
+    """
+    running = _with_servers(supervisor, settings)
+    say("preparing the database and the model")
+    prepared = prepare_database(running)
+    say(f"database ready: {len(prepared.applied)} migrations applied, profile {prepared.profile.name}")
+    write_private(running.state / RUNTIME_FILE, json.dumps({name: getattr(running, name) for name in SHARED}, indent=2))
+    key = _operator_key(running)
+    environment = base_environment | environment_of(running)
+    for child in _children(running, environment):
+        supervisor.start(child)
+    say(f"API          {running.api_url}/docs")
+    say(f"operator key {key}")
+    say(f"logs         {running.state / 'logs'}")
+    return running
+
+
+def take_down(state: Path) -> None:
+    """Forget the stack that ran."""
+    (state / RUNTIME_FILE).unlink(missing_ok=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _with_servers(supervisor: Supervisor, settings: Settings) -> Settings:
+    state = supervisor.state
+    database_url, redis_url = settings.database_url, settings.redis_url
+    if not database_url:
+        database_url = create_database(supervisor.adopt(start_postgres(state)).url, "citadel")
+    if not redis_url:
+        redis_url = supervisor.adopt(start_redis(state)).url
+    passwords = _passwords(state / "roles.json")
+    port = settings.port or free_port(0)
+    if free_port(port) != port:
+        raise Misconfigured(f"port {port} is taken: set CITADEL_PORT to another, or to 0 for any that is free")
+    return replace(
+        settings,
+        state=state,
+        database_url=database_url,
+        redis_url=redis_url,
+        app_password=passwords["app"],
+        maintenance_password=passwords["maintenance"],
+        app_database_url=settings.app_database_url or role_url(database_url, "citadel_app", passwords["app"]),
+        maintenance_database_url=settings.maintenance_database_url
+        or role_url(database_url, "citadel_maintenance", passwords["maintenance"]),
+        blob_url=settings.blob_store_url(),
+        port=port,
+        api_url=f"http://{settings.host}:{port}",
+    )
+
+
+def _passwords(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        write_private(path, json.dumps({role: secrets.token_urlsafe(32) for role in ("app", "maintenance")}))
+    return dict(json.loads(path.read_text()))
+
+
+def _operator_key(settings: Settings) -> Path:
+    """The file with a key of every scope, made at the first start."""
+    path = settings.state / KEY_FILE
+    if path.is_file():
+        return path
+    store = open_store(settings.app_database_url, settings.maintenance_database_url, size=1)
+    try:
+        with writing(store) as conn:
+            tenant_id = tenant_named(conn, settings.tenant)
+            keys.revoke_key(conn, tenant_id, "operator")
+            write_private(path, keys.create_key(conn, tenant_id, f"operator-{secrets.token_hex(3)}", KEY_SCOPES))
+    except Conflict as error:
+        raise Misconfigured(f"{error}; the file {path} is lost") from error
+    finally:
+        store.close()
+    return path
+
+
+def _children(settings: Settings, environment: dict[str, str]) -> list[Child]:
+    def child(name: str, *command: str, ready: Callable[[], bool] = lambda: True) -> Child:
+        return Child(name, (sys.executable, "-m", "cli.main", *command), environment, ready=ready)
+
+    return [
+        child("worker", "worker", ready=lambda: _says(settings.state / "logs" / "worker.log", "ready.")),
+        child("dispatcher", "dispatch"),
+        child("beat", "beat"),
+        child("api", "serve", ready=lambda: answers(f"{settings.api_url}/readyz")),
+    ]
+
+
+def _says(log: Path, word: str) -> bool:
+    return log.is_file() and word in log.read_text(errors="replace")
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of this URL gives 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,182 @@
+"""Real Postgres and Redis for every test that asks; each test in a database cloned from a migrated template."""
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from core.records import AccessScope, Labels, Lease, ParsedDocument, Principal, Profile, Submission, Submitted
+from embedded.place import erase_servers
+from embedded.postgres import start_postgres
+from embedded.redis import start_redis
+from embedded.server import Server
+from ingest.chunk import ChunkBudget, chunk
+from ingest.parsers.plain import parse_text
+from models.embedder import Embedder, open_embedder
+from store import access, chunks, documents, jobs, sources
+from store.blobs import FsspecBlobs
+from store.migrate import as_owner, create_database, migrate, role_url
+from store.pool import Store, open_store, reading_tenant, writing
+from store.profiles import ensure_profile, ensure_tenant
+
+TEMPLATE = "citadel_template"
+PASSWORDS = {"citadel_app": "app-password", "citadel_maintenance": "maintenance-password"}
+FAKE_PROFILE = Profile(0, "test", "fake", 64, "f32", 200, "structure")
+
+
+@pytest.fixture(scope="session")
+def state() -> Iterator[Path]:
+    """A state folder that the servers' unprivileged account can pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="citadel-test-"))
+    folder.chmod(0o711)
+    yield folder
+    erase_servers(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(state: Path) -> Iterator[Server]:
+    """A Postgres that holds a migrated template database."""
+    server = start_postgres(state, durable=False)
+    template = create_database(server.url, TEMPLATE)
+    migrate(template, PASSWORDS)
+    with as_owner(template) as conn:
+        profile = ensure_profile(conn, FAKE_PROFILE)
+    store = open_store(role_url(template, "citadel_app", PASSWORDS["citadel_app"]),
+                       role_url(template, "citadel_maintenance", PASSWORDS["citadel_maintenance"]), size=1)  # fmt: skip
+    with writing(store) as conn:
+        ensure_tenant(conn, "default", profile.id)
+    store.close()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(state: Path) -> Iterator[Server]:
+    """A Redis of the tests' own."""
+    server = start_redis(state, durable=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database_url(postgres: Server) -> Iterator[str]:
+    """An administrator's URL of a fresh database, cloned from the template."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres.url, autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield create_database(postgres.url, name)
+    with psycopg.connect(postgres.url, autocommit=True) as conn:
+        conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def app_url(database_url: str) -> str:
+    """The same database as the application's role."""
+    return role_url(database_url, "citadel_app", PASSWORDS["citadel_app"])
+
+
+@pytest.fixture
+def maintenance_url(database_url: str) -> str:
+    """The same database as the maintenance role."""
+    return role_url(database_url, "citadel_maintenance", PASSWORDS["citadel_maintenance"])
+
+
+@pytest.fixture
+def store(app_url: str, maintenance_url: str) -> Iterator[Store]:
+    """Both pools on the test's own database."""
+    opened = open_store(app_url, maintenance_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> FsspecBlobs:
+    """A blob store in the test's own folder."""
+    return FsspecBlobs((tmp_path / "blobs").as_uri())
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A tenant to put documents into and to read as anybody."""
+
+    store: Store
+    blobs: FsspecBlobs
+    tenant_id: UUID
+    profile: Profile
+    embedder: Embedder
+
+    def submit(
+        self, external_id: str, text: str, allow: tuple[str, ...] = ("public",), deny: tuple[str, ...] = (),
+        classification: str = "internal", title: str | None = None, source: str = "api",
+    ) -> Submitted:  # fmt: skip
+        """Submit a document without indexing it."""
+        submission = Submission(external_id, text.encode(), Labels(allow, deny, classification), source, title,
+                                "text/plain")  # fmt: skip
+        key = self.blobs.put(submission.content)
+        with writing(self.store) as conn:
+            source_id = sources.ensure_api_source(conn, self.tenant_id, source).id
+            return documents.submit(conn, self.tenant_id, source_id, submission, key)
+
+    def index(self, submitted: Submitted) -> bool:
+        """Publish what was submitted, in this process; whether it became the current version."""
+        lease = self.claim(submitted)
+        with writing(self.store) as conn:
+            wanted = chunks.to_index(conn, submitted.document_id, submitted.version)
+        if wanted is None:
+            return False
+        parsed = parse_text(self.blobs.get(wanted.blob_key))
+        return self.publish(lease, parsed, wanted.title)
+
+    def publish(self, lease: Lease, parsed: ParsedDocument, title: str | None) -> bool:
+        """Chunk, embed and publish under a lease."""
+        pieces = chunk(parsed, title, self.profile.chunker, ChunkBudget(self.profile.chunk_tokens), self.embedder)
+        texts = [parsed.text[piece.start : piece.end] for piece in pieces]
+        vectors = self.embedder.embed_documents(texts)
+        with writing(self.store) as conn:
+            return chunks.publish(conn, lease, self.profile.id, parsed, pieces, vectors, {})
+
+    def claim(self, submitted: Submitted, lease_s: float = 60) -> Lease:
+        """A lease on the submission's job."""
+        assert submitted.job_id is not None
+        with writing(self.store) as conn:
+            lease = jobs.claim(conn, submitted.job_id, lease_s)
+        assert lease is not None
+        return lease
+
+    def add(self, external_id: str, text: str, allow: tuple[str, ...] = ("public",), **more: str) -> Submitted:
+        """Submit and index."""
+        submitted = self.submit(external_id, text, allow, **more)  # type: ignore[arg-type]
+        assert self.index(submitted)
+        return submitted
+
+    def groups(self, members: dict[str, list[str]], clearances: dict[str, str] | None = None) -> None:
+        """Replace the tenant's groups and clearances."""
+        with writing(self.store) as conn:
+            access.replace_groups(conn, self.tenant_id, members, clearances or {})
+
+    def who(self, subject: str) -> Principal:
+        """A principal of this tenant."""
+        return Principal(self.tenant_id, subject)
+
+    def scope(self, subject: str) -> AccessScope:
+        """What somebody may see now."""
+        with reading_tenant(self.store, self.tenant_id) as conn:
+            return access.enter_scope(conn, self.who(subject))
+
+
+@pytest.fixture
+def world(store: Store, blobs: FsspecBlobs, database_url: str, tmp_path: Path) -> World:
+    """An empty tenant on the fake embedder's profile."""
+    with writing(store) as conn:
+        tenant_id = UUID(str(conn.execute("SELECT id FROM tenants").fetchone()[0]))  # type: ignore[index]
+        from store.profiles import live_profile
+
+        profile = live_profile(conn, tenant_id)
+    return World(store, blobs, tenant_id, profile, open_embedder("fake", tmp_path))

@@ -1,0 +1,31 @@
+"""What a worker process ingests with, opened once in each process, after the fork."""
+
+from functools import cache
+
+from core.config import Settings
+from core.errors import ModelMismatch
+from ingest.pipeline import Pipeline
+from ingest.sandbox import ParserSandbox
+from models.embedder import open_embedder
+from store.blobs import FsspecBlobs
+from store.pool import open_store, reading_tenant
+from store.profiles import live_profile, tenant_named
+
+
+@cache
+def pipeline_of(settings: Settings) -> Pipeline:
+    """This process's pipeline. Raises ModelMismatch when the model is not the live profile's."""
+    store = open_store(settings.app_database_url, settings.maintenance_database_url, size=4)
+    embedder = open_embedder(settings.model, settings.model_cache(), settings.model_threads or None)
+    with reading_tenant(store, None) as conn:
+        profile = live_profile(conn, tenant_named(conn, settings.tenant))
+    if (embedder.name, embedder.dimensions, embedder.precision) != (
+        profile.model,
+        profile.dimensions,
+        profile.precision,
+    ):
+        raise ModelMismatch(
+            f"CITADEL_MODEL is {embedder.name!r}, the live profile's model is {profile.model!r}: set it so, "
+            "or make a profile for the new model"
+        )
+    return Pipeline(store, FsspecBlobs(settings.blob_store_url()), ParserSandbox(), embedder, profile, settings.lease_s)
