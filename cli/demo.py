@@ -20,7 +20,7 @@ from core.config import Settings
 from core.errors import CitadelError, Conflict, Misconfigured
 from core.records import Labels
 from eval.golden import read_golden
-from eval.report import report_of
+from eval.report import make_report, to_dict
 from eval.run import run_golden
 from ingest.schedule import add_folder, request_refresh
 from retrieval.search import search
@@ -28,7 +28,7 @@ from store import access, jobs, sources
 from store.pool import reading_tenant, writing
 
 SOURCE = "acme"
-QUESTION = "What is our cash runway?"
+QUESTION = "How much runway do we have?"
 PEOPLE = ("user:ana@acme.example", "user:ben@acme.example")
 CUTOFFS = (1, 3, 5, 10)
 
@@ -71,7 +71,7 @@ def _run(settings: Settings, example: Path, question: str, say: Say) -> dict[str
         tenant_id = tenant_of(searcher.store, settings)
         golden = read_golden(example / "golden.jsonl")
         run = run_golden(lambda p, r: search(searcher, p, r), tenant_id, golden, CUTOFFS)
-    report = report_of(run, CUTOFFS)
+    report = to_dict(make_report(run))
     seen = [{c["document_id"] for c in answer["citations"]} for answer in asked]
     return {
         "counts": counts,

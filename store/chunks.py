@@ -124,7 +124,8 @@ def publish(
     conn.execute(SUPERSEDE, (document_id, version))
     conn.execute(FLIP, (document_id, version))
     seq = changes.log(conn, lease.job.tenant_id, document_id, version, "index")
-    detail = {"chunks": len(chunks), "warnings": list(parsed.warnings), "ms": dict(stage_ms)}
+    pages = max((element.page or 0 for element in parsed.elements), default=0)
+    detail = {"chunks": len(chunks), "pages": pages, "warnings": list(parsed.warnings), "ms": dict(stage_ms)}
     jobs.finish(conn, lease, seq, detail)
     return True
 
