@@ -30,7 +30,7 @@ def create_app(open_service: Callable[[], AbstractContextManager[Service]], max_
         finally:
             await run_in_threadpool(opened.__exit__, None, None, None)
 
-    app = FastAPI(title="Citadel", version="1", description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(title="Citadel", version="1", description=DESCRIPTION, lifespan=lifespan, responses=errors.RESPONSES)
     app.state.metrics = Metrics()
     for router in (search.router, batch.router, documents.router, jobs.router, sources.router, health.router):
         app.include_router(router)

@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem documents: one table from the error tree to a status."""
 
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -28,6 +29,13 @@ STATUS: tuple[tuple[type[CitadelError], int], ...] = (
     (errors.Retryable, 503),
     (errors.CitadelError, 500),
 )
+
+EXAMPLE = {"type": "urn:citadel:not_found", "title": "Not Found", "status": 404, "code": "not_found",
+           "detail": "there is no such document"}  # fmt: skip
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    kind: {"description": description, "content": {PROBLEM_JSON: {"schema": {"type": "object"}, "example": EXAMPLE}}}
+    for kind, description in (("4XX", "A problem that the caller can mend"), ("5XX", "Try again later"))
+}
 
 
 def status_of(error: CitadelError) -> int:

@@ -1,16 +1,13 @@
 """The bodies of the contract, v1: what comes in is checked here, what goes out is shaped here."""
 
 import json
-from datetime import datetime
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from core.labels import make_labels
-from core.records import Document, Job, Labels, SearchAnswer, SearchRequest, Source
+from core.records import Labels, SearchRequest
 
-OPEN_DETAILS = frozenset({"candidates", "failed", "over_budget"})  # of `activity`, for callers without `operate`
 MAX_METADATA = 64 * 1024  # bytes of JSON
 
 
@@ -47,6 +44,11 @@ class LabelsIn(Body):
     allow: list[Text] = Field(default=[], max_length=1000)
     deny: list[Text] = Field(default=[], max_length=1000)
     classification: Text = "internal"
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"allow": ["group:staff"], "deny": [], "classification": "internal"}]},
+    )
 
     def record(self) -> Labels:
         """Checked labels. Raises InvalidLabel."""
@@ -131,188 +133,4 @@ class RefreshIn(Body):
 
     allow_mass_delete: bool = False
 
-
-class SubmittedOut(BaseModel):
-    """What became of a submission."""
-
-    document_id: UUID
-    version: int
-    job_id: UUID | None = None
-    unchanged: bool | None = None
-
-
-class LabelsOut(BaseModel):
-    """The labels in force."""
-
-    document_id: UUID
-    labels: LabelsIn
-    seq: int
-
-
-class DocumentOut(BaseModel):
-    """A document. Labels are told to keys that may write them."""
-
-    document_id: UUID
-    source: str
-    external_id: str
-    title: str | None
-    uri: str | None
-    version: int | None
-    mime_type: str | None
-    metadata: dict[str, Any]
-    labels: LabelsIn | None = None
-    created_at: datetime
-    updated_at: datetime
-
-
-class DocumentsOut(BaseModel):
-    """A page of documents."""
-
-    documents: list[DocumentOut]
-    next_cursor: str | None
-
-
-class TextOut(BaseModel):
-    """A span of a version's text, in Unicode code points."""
-
-    document_id: UUID
-    version: int
-    start: int
-    end: int
-    text: str
-
-
-class JobOut(BaseModel):
-    """A job as its row tells it."""
-
-    job_id: UUID
-    kind: str
-    state: str
-    document_id: UUID | None
-    version: int | None
-    attempts: int
-    error: dict[str, str] | None
-    seq: int | None
-    detail: dict[str, Any]
-    created_at: datetime
-    updated_at: datetime
-
-
-class SourceOut(BaseModel):
-    """A source."""
-
-    source_id: UUID
-    name: str
-    kind: str
-    config: dict[str, Any]
-    labels: LabelsIn
-    schedule: str | None
-    max_deleted_share: float
-    last_success_at: datetime | None
-
-
-class RefreshOut(BaseModel):
-    """A refresh that was accepted."""
-
-    job_id: UUID
-
-
-class CitationOut(BaseModel):
-    """Where a passage stands: /text?version&start&end of the document is the passage."""
-
-    marker: str
-    document_id: UUID
-    external_id: str
-    version: int
-    title: str | None
-    uri: str | None
-    page: int | None
-    heading_path: list[str]
-    start: int
-    end: int
-    content_hash: str
-
-
-class PassageOut(BaseModel):
-    """A cited passage."""
-
-    rank: int
-    score: float
-    text: str
-    citation: CitationOut
-    scores: dict[str, float]
-
-
-class SearchOut(BaseModel):
-    """Cited context."""
-
-    request_id: UUID
-    passages: list[PassageOut]
-    context: str
-    degraded: list[str]
-    activity: list[dict[str, Any]]
-
-
-def labels_out(labels: Labels) -> LabelsIn:
-    """A record's labels as a body."""
-    return LabelsIn(allow=list(labels.allow), deny=list(labels.deny), classification=labels.classification)
-
-
-def document_out(document: Document, with_labels: bool) -> DocumentOut:
-    """A document as its reader may know it."""
-    return DocumentOut(
-        document_id=document.id,
-        source=document.source,
-        external_id=document.external_id,
-        title=document.title,
-        uri=document.uri,
-        version=document.version,
-        mime_type=document.mime_type,
-        metadata=document.metadata,
-        labels=labels_out(document.labels) if with_labels else None,
-        created_at=document.created_at,
-        updated_at=document.updated_at,
-    )
-
-
-def job_out(job: Job) -> JobOut:
-    """A job with its error as one object."""
-    error = {"code": job.error_code, "detail": job.error or ""} if job.error_code else None
-    return JobOut(
-        job_id=job.id, kind=job.kind, state=job.state, document_id=job.document_id, version=job.version,
-        attempts=job.attempts, error=error, seq=job.seq, detail=job.detail, created_at=job.created_at,
-        updated_at=job.updated_at,
-    )  # fmt: skip
-
-
-def source_out(source: Source) -> SourceOut:
-    """A source with its default labels."""
-    return SourceOut(
-        source_id=source.id, name=source.name, kind=source.kind, config=source.config,
-        labels=labels_out(source.labels), schedule=source.schedule, max_deleted_share=source.max_deleted_share,
-        last_success_at=source.last_success_at,
-    )  # fmt: skip
-
-
-def search_out(answer: SearchAnswer, operator: bool) -> dict[str, Any]:
-    """The answer's JSON. Figures that hidden documents could move are for operators."""
-    passages = [
-        {
-            "rank": passage.rank,
-            "score": passage.score,
-            "text": passage.text,
-            "citation": _fields(passage.citation),
-            "scores": {k: v for k, v in _fields(passage.scores).items() if k != "chunk_id" and v is not None},
-        }
-        for passage in answer.passages
-    ]
-    activity = [
-        {"stage": s.stage, "ms": s.ms, **{k: v for k, v in s.detail.items() if operator or k in OPEN_DETAILS}}
-        for s in answer.activity
-    ]
-    return {"request_id": answer.request_id, "passages": passages, "context": answer.context,
-            "degraded": answer.degraded, "activity": activity}  # fmt: skip
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"allow_mass_delete": False}]})

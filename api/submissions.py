@@ -1,7 +1,8 @@
 """From a request's body to a kept submission: one way in for the three routes."""
 
+from api.answers import SubmittedOut
 from api.deps import Caller
-from api.schemas import DocumentIn, SubmittedOut, UploadIn
+from api.schemas import DocumentIn, UploadIn
 from api.service import Service
 from core.errors import Invalid
 from core.records import Labels, Submission

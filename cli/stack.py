@@ -36,10 +36,13 @@ def opened_store(settings: Settings) -> Iterator[Store]:
 def open_searcher(settings: Settings) -> Iterator[Searcher]:
     """What a search needs."""
     with opened_store(settings) as store:
+        with reading_tenant(store, None) as conn:
+            profile = profiles.live_profile(conn, profiles.tenant_named(conn, settings.tenant))
+        threads = settings.model_threads or None
         rerankers = {"cross-encoder": CrossEncoderReranker(settings.reranker)} if settings.reranker else {}
         searcher = Searcher(
             store=store,
-            embedder=open_embedder(settings.model, settings.model_cache(), settings.model_threads or None),
+            embedder=open_embedder(settings.model, settings.model_cache(), threads, profile.precision),
             lexical=RankBm25Index(store),
             rerankers=rerankers,
             deadline_s=settings.search_deadline_s,

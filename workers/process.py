@@ -16,9 +16,10 @@ from store.profiles import live_profile, tenant_named
 def pipeline_of(settings: Settings) -> Pipeline:
     """This process's pipeline. Raises ModelMismatch when the model is not the live profile's."""
     store = open_store(settings.app_database_url, settings.maintenance_database_url, size=4)
-    embedder = open_embedder(settings.model, settings.model_cache(), settings.model_threads or None)
     with reading_tenant(store, None) as conn:
         profile = live_profile(conn, tenant_named(conn, settings.tenant))
+    threads = settings.model_threads or None
+    embedder = open_embedder(settings.model, settings.model_cache(), threads, profile.precision)
     if (embedder.name, embedder.dimensions, embedder.precision) != (
         profile.model,
         profile.dimensions,

@@ -6,19 +6,10 @@ from uuid import UUID
 from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 from pydantic import ValidationError
 
+from api.answers import DocumentOut, DocumentsOut, LabelsOut, SubmittedOut, TextOut, document_out
 from api.cursor import read_cursor, write_cursor
 from api.deps import Caller, ExpectedVersion, Reader, ServiceDep, Writer
-from api.schemas import (
-    DocumentIn,
-    DocumentOut,
-    DocumentsOut,
-    LabelsIn,
-    LabelsOut,
-    SubmittedOut,
-    TextOut,
-    UploadIn,
-    document_out,
-)
+from api.schemas import DocumentIn, LabelsIn, UploadIn
 from api.submissions import accept, from_text, from_upload
 from core.errors import Invalid
 from ingest import submit

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
+from api.answers import JobOut, job_out
 from api.deps import ServiceDep, Watcher
-from api.schemas import JobOut, job_out
 from store import jobs
 from store.pool import reading_tenant
 

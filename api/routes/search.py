@@ -4,8 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from api.answers import SearchOut, search_out
 from api.deps import Caller, Reader, ServiceDep
-from api.schemas import SearchIn, SearchOut, search_out
+from api.schemas import SearchIn
 from core.records import SearchAnswer
 from retrieval.search import search
 from store import audit

@@ -5,8 +5,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body
 
+from api.answers import RefreshOut, SourceOut, source_out
 from api.deps import Operator, ServiceDep, Watcher
-from api.schemas import RefreshIn, RefreshOut, SourceIn, SourceOut, source_out
+from api.schemas import RefreshIn, SourceIn
 from ingest.schedule import add_folder, request_refresh
 from store import sources
 from store.pool import reading_tenant
