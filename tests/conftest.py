@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -19,15 +19,19 @@ from embedded.server import Server
 from ingest.chunk import ChunkBudget, chunk
 from ingest.parsers.plain import parse_text
 from models.embedder import Embedder, open_embedder
+from models.fake_embedder import FakeEmbedder
+from models.fake_embedder import FakeEmbedder
+from retrieval.lexical import RankBm25Index
+from retrieval.search import Searcher
 from store import access, chunks, documents, jobs, sources
 from store.blobs import FsspecBlobs
 from store.migrate import as_owner, create_database, migrate, role_url
 from store.pool import Store, open_store, reading_tenant, writing
-from store.profiles import ensure_profile, ensure_tenant
+from store.profiles import ensure_profile, ensure_tenant, live_profile
 
 TEMPLATE = "citadel_template"
 PASSWORDS = {"citadel_app": "app-password", "citadel_maintenance": "maintenance-password"}
-FAKE_PROFILE = Profile(0, "test", "fake", 64, "f32", 200, "structure")
+FAKE_PROFILE = Profile(0, "test", FakeEmbedder.name, FakeEmbedder.dimensions, FakeEmbedder.precision, 200, "structure")
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +141,7 @@ class World:
     def publish(self, lease: Lease, parsed: ParsedDocument, title: str | None) -> bool:
         """Chunk, embed and publish under a lease."""
         pieces = chunk(parsed, title, self.profile.chunker, ChunkBudget(self.profile.chunk_tokens), self.embedder)
-        texts = [parsed.text[piece.start : piece.end] for piece in pieces]
+        texts = [f"{piece.embed_prefix}\n{parsed.text[piece.start : piece.end]}".lstrip() for piece in pieces]
         vectors = self.embedder.embed_documents(texts)
         with writing(self.store) as conn:
             return chunks.publish(conn, lease, self.profile.id, parsed, pieces, vectors, {})
@@ -176,7 +180,20 @@ def world(store: Store, blobs: FsspecBlobs, database_url: str, tmp_path: Path) -
     """An empty tenant on the fake embedder's profile."""
     with writing(store) as conn:
         tenant_id = UUID(str(conn.execute("SELECT id FROM tenants").fetchone()[0]))  # type: ignore[index]
-        from store.profiles import live_profile
-
         profile = live_profile(conn, tenant_id)
     return World(store, blobs, tenant_id, profile, open_embedder("fake", tmp_path))
+
+
+@pytest.fixture
+def neighbour(world: World) -> World:
+    """Another, empty tenant in the same database."""
+    with writing(world.store) as conn:
+        return replace(world, tenant_id=ensure_tenant(conn, "neighbour", world.profile.id))
+
+
+@pytest.fixture
+def searcher(world: World) -> Iterator[Searcher]:
+    """What searches the world, with the reference engine."""
+    opened = Searcher(world.store, world.embedder, RankBm25Index(world.store))
+    yield opened
+    opened.threads.shutdown(cancel_futures=True)
