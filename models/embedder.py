@@ -1,0 +1,69 @@
+"""The seam of what turns text into vectors, and the choice of what stands behind it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import ModelMismatch
+from models import minilm
+from models.fake_embedder import FakeEmbedder
+from models.openvino_encoder import open_minilm
+from models.sentence_embedder import open_sentence_transformer
+
+FAKE = "fake"
+
+
+class Embedder(Protocol):
+    """Texts to vectors. A vector depends on its text alone; every method may be called by many threads at once."""
+
+    @property
+    def name(self) -> str:
+        """What a profile records as its model."""
+
+    @property
+    def dimensions(self) -> int:
+        """The length of a vector."""
+
+    @property
+    def precision(self) -> str:
+        """What the model computes in: f32, bf16 or f16. It is part of the profile."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The model's window in tokens, special ones included; what is beyond it does not reach the vector."""
+
+    def embed_documents(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """float32 [len(texts), dimensions], each row of unit length, in the order of the texts."""
+
+    def embed_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """As `embed_documents`, for what is asked; the same vectors unless the model has a prompt for queries."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text, without special tokens and without a limit."""
+
+    def token_offsets(self, text: str) -> list[tuple[int, int]]:
+        """The half-open span of each token in code points of the text, in order."""
+
+
+def open_embedder(model: str, cache_dir: Path, threads: int | None = None, precision: str | None = None) -> Embedder:
+    """The embedder that `model` names: `all-MiniLM-L6-v2` (from its wheel), `fake`, or any sentence-transformers model.
+
+    `cache_dir` keeps the converted model; `threads` are those of one forward pass (None: the library's choice);
+    `precision` is the profile's, None where there is no profile yet: then bf16 where the processor computes in it.
+    Raises Misconfigured for a model that is not there, ModelMismatch for one that is not what it should be.
+    """
+    embedder: Embedder
+    if model == FAKE:
+        embedder = FakeEmbedder()
+    elif model in (minilm.NAME, minilm.HUB_NAME):
+        embedder = open_minilm(cache_dir, threads, precision)
+    else:
+        embedder = open_sentence_transformer(model, threads)
+    if precision not in (None, embedder.precision):
+        raise ModelMismatch(
+            f"{model!r} computes in {embedder.precision}, the profile says {precision}: make a profile for it"
+        )
+    return embedder

@@ -1,0 +1,45 @@
+"""An embedder without a model: words hashed into a bag, so that texts that share words are near each other."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+class FakeEmbedder:
+    """For tests: deterministic on every machine, and with nothing to load."""
+
+    name = "fake"
+    dimensions = 128
+    precision = "f32"
+    max_tokens = 256
+
+    def embed_documents(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """float32 [len(texts), 128]: feature hashing (Weinberger et al. 2009), one signed bucket a word."""
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
+        for row, text in zip(vectors, texts, strict=True):
+            for word in _TOKEN.findall(text.lower())[: self.max_tokens]:
+                digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
+                row[int.from_bytes(digest[:4]) % self.dimensions] += 1 if digest[4] & 1 else -1
+            length = float(np.linalg.norm(row))
+            if length:
+                row /= length
+            else:  # no words, or words that cancel out
+                row[0] = 1
+        return vectors
+
+    def embed_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """As documents."""
+        return self.embed_documents(texts)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Words and marks of each text."""
+        return [len(_TOKEN.findall(text)) for text in texts]
+
+    def token_offsets(self, text: str) -> list[tuple[int, int]]:
+        """The span of each word or mark."""
+        return [found.span() for found in _TOKEN.finditer(text)]
