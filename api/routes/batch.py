@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
 
 from api.deps import Caller, ServiceDep, Writer
 from api.schemas import DocumentIn
@@ -34,11 +35,18 @@ OPENAPI: dict[str, Any] = {
 }
 
 
+class _Duplex(StreamingResponse):
+    """Answers while the body still arrives; Starlette's own would read the body away to notice a disconnect."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.stream_response(send)
+
+
 @router.post("/batch", summary="Submit many documents", openapi_extra=OPENAPI, response_class=StreamingResponse,
              responses={200: {"content": {NDJSON: {}}, "description": "A line for each line, in order"}})  # fmt: skip
 async def post_batch(request: Request, caller: Writer, service: ServiceDep) -> StreamingResponse:
     """A line for each line, in order, sent after its commit. A broken line is told and the others go on."""
-    return StreamingResponse(_answers(request, service, caller), media_type=NDJSON)
+    return _Duplex(_answers(request, service, caller), media_type=NDJSON)
 
 
 async def _answers(request: Request, service: Service, caller: Caller) -> AsyncIterator[bytes]:
