@@ -1,0 +1,67 @@
+"""Bytes of a known type to canonical text, in the calling process; strangers' files go through `ingest/sandbox.py`."""
+
+from collections.abc import Callable
+from functools import partial
+
+from core.errors import CitadelError, CorruptDocument, ParserLimit
+from core.records import ParsedDocument
+from ingest.parsers import book, docx, mail, markdown, markup, pdf, plain, pptx, table
+from ingest.sniff import unsupported
+
+Parser = Callable[[bytes], ParsedDocument]
+
+MAX_PAGES = 5000
+
+PARSERS: dict[str, Parser] = {
+    "text/plain": plain.parse_text,
+    "text/markdown": markdown.parse_markdown,
+    "text/x-rst": plain.parse_rst,
+    "text/org": plain.parse_org,
+    "text/html": markup.parse_html,
+    "text/csv": table.parse_csv,
+    "text/tab-separated-values": table.parse_csv,
+    "application/json": plain.parse_json,
+    "application/x-ndjson": plain.parse_json_lines,
+    "application/xml": markup.parse_xml,
+    "message/rfc822": mail.parse_eml,
+    mail.OUTLOOK: mail.parse_msg,
+    pdf.MIME_TYPE: pdf.parse_pdf,
+    docx.MIME_TYPE: docx.parse_docx,
+    pptx.MIME_TYPE: pptx.parse_pptx,
+    table.XLSX: table.parse_xlsx,
+    book.EPUB: book.parse_epub,
+    book.ODT: book.parse_odt,
+}
+
+_LIBRE_OFFICE = "the old binary format needs LibreOffice, which is not used here; save it as {} and submit that"
+# Types that people do submit, and what they can do about them.
+REFUSED = {
+    "application/msword": _LIBRE_OFFICE.format("docx"),
+    "application/vnd.ms-powerpoint": _LIBRE_OFFICE.format("pptx"),
+    "application/vnd.ms-excel": _LIBRE_OFFICE.format("xlsx"),
+    "application/vnd.ms-excel.sheet.binary.macroenabled.12": "save it as xlsx and submit that",
+    "application/rtf": "RTF needs the program pandoc, which is not used here; save it as docx and submit that",
+    "application/mbox": "it is a mailbox of several messages; submit each as an eml",
+    "application/zip": "it is an archive of files; submit each of them",
+}
+
+
+def parse(content: bytes, mime_type: str, max_pages: int = MAX_PAGES) -> ParsedDocument:
+    """The canonical text of a file whose type `ingest.sniff.sniff` told.
+
+    Raises the errors under Unparseable and no others: what a library raises means that the file is not what its type
+    promises. The message names the library's error but not its text, which may quote the document.
+    """
+    parser = partial(pdf.parse_pdf, max_pages=max_pages) if mime_type == pdf.MIME_TYPE else PARSERS.get(mime_type)
+    if parser is None:
+        raise unsupported(mime_type, REFUSED.get(mime_type, ""))
+    try:
+        return parser(content)
+    except CitadelError:
+        raise
+    except MemoryError as error:
+        raise ParserLimit("the file needs more memory than is allowed") from error
+    except RecursionError as error:
+        raise ParserLimit("the file is nested too deeply to read") from error
+    except Exception as error:
+        raise CorruptDocument(f"the {mime_type} file is damaged ({type(error).__name__})") from error

@@ -1,0 +1,137 @@
+"""Mail as the standard library writes it, and as the wild does."""
+
+from email.message import EmailMessage
+
+import pytest
+
+from core.errors import EncryptedDocument
+from ingest.parse import parse
+from tests.unit.parsing import outline, texts
+
+
+def mail(**headers: str) -> EmailMessage:
+    message = EmailMessage()
+    for name, value in {
+        "From": "Ana <ana@acme.example>",
+        "To": "ben@acme.example",
+        "Subject": "Lunch",
+        **headers,
+    }.items():
+        message[name.replace("_", "-")] = value
+    return message
+
+
+def read(message: EmailMessage) -> list[str]:
+    return texts(parse(message.as_bytes(), "message/rfc822"))
+
+
+HEAD = "From: Ana <ana@acme.example>\nTo: ben@acme.example\nSubject: Lunch"
+
+
+def test_headers_then_body() -> None:
+    message = mail(Date="Mon, 12 Jan 2026 10:00:00 +0000", Cc="Zoë <zoe@acme.example>")
+    message.set_content("At noon?\n\nIn the Straße café.\n")
+    document = parse(message.as_bytes(), "message/rfc822")
+    assert document.title == "Lunch"
+    assert texts(document) == [
+        "From: Ana <ana@acme.example>\nTo: ben@acme.example\nCc: Zoë <zoe@acme.example>\n"
+        "Date: Mon, 12 Jan 2026 10:00:00 +0000\nSubject: Lunch",
+        "At noon?",
+        "In the Straße café.",
+    ]
+
+
+def test_plain_text_is_preferred_and_html_is_read() -> None:
+    message = mail()
+    message.set_content("The plain one.")
+    message.add_alternative("<h1>The</h1><p>html one</p>", subtype="html")
+    assert read(message) == [HEAD, "The plain one."]
+    only = mail()
+    only.set_content("<h1>The</h1><p>html one</p>", subtype="html")
+    assert outline(parse(only.as_bytes(), "message/rfc822"))[1:] == [
+        ("heading", 1, "The"),
+        ("paragraph", 0, "html one"),
+    ]
+
+
+def test_an_empty_plain_part_gives_way_to_html() -> None:
+    message = mail()
+    message.set_content("\n")
+    message.add_alternative("<p>html one</p>", subtype="html")
+    assert read(message) == [HEAD, "html one"]
+
+
+def test_attachments_are_named_and_not_read() -> None:
+    message = mail()
+    message.set_content("See the file.")
+    message.add_attachment(b"secret,1\n", maintype="text", subtype="csv", filename="präis.csv")
+    message.add_attachment(b"\x89PNG", maintype="image", subtype="png")
+    document = parse(message.as_bytes(), "message/rfc822")
+    assert texts(document) == [HEAD, "See the file."]
+    assert document.warnings == ("attachments were not read: präis.csv, image/png",)
+
+
+def test_a_forwarded_message_is_read_under_its_subject() -> None:
+    inner = mail(Subject="Budget")
+    inner.set_content("It is 12.")
+    message = mail()
+    message.set_content("See below.")
+    message.add_attachment(inner)
+    found = outline(parse(message.as_bytes(), "message/rfc822"))
+    assert found[1:] == [
+        ("paragraph", 0, "See below."),
+        ("heading", 1, "Budget"),
+        ("paragraph", 0, "From: Ana <ana@acme.example>\nTo: ben@acme.example"),
+        ("paragraph", 0, "It is 12."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("subject", "expected"),
+    [
+        (b"=?iso-8859-1?Q?Fr=F6sche?= und =?UTF-8?B?w6RsdGVy?=", "Frösche und älter"),
+        (b"=?utf-8?Q?one_?= =?utf-8?Q?two?=", "one two"),
+        ("Frösche".encode("latin-1"), "Frösche"),
+        ("Frösche".encode(), "Frösche"),
+        (b"=?unknown-8?Q?a?= b", "a b"),
+        (b"=?utf-8?B?broken", "=?utf-8?B?broken"),
+    ],
+)
+def test_subjects_as_the_wild_writes_them(subject: bytes, expected: str) -> None:
+    raw = b"From: a@b.example\nSubject: " + subject + b"\nContent-Type: text/plain; charset=iso-8859-1\n\nbody\n"
+    assert parse(raw, "message/rfc822").title == expected
+
+
+def test_a_body_in_the_charset_it_states() -> None:
+    raw = b"From: a@b.example\nContent-Type: text/plain; charset=utf-7\n\nFr+APY-sche\n"
+    assert texts(parse(raw, "message/rfc822"))[1] == "Frösche"
+
+
+def test_a_mislabelled_multipart_is_still_text() -> None:
+    raw = b"From: a@b.example\nContent-Type: multipart/mixed\n\nno parts here\n"
+    assert texts(parse(raw, "message/rfc822")) == ["From: a@b.example", "no parts here"]
+
+
+def test_utf_16_mail() -> None:
+    message = mail()
+    message.set_content("At noon?")
+    assert texts(parse(message.as_string().encode("utf-16"), "message/rfc822")) == [HEAD, "At noon?"]
+
+
+def test_an_encrypted_body_is_said_to_be() -> None:
+    raw = b"From: a@b.example\nSubject: x\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data\n\nMIIB\n"
+    with pytest.raises(EncryptedDocument, match="submit it decrypted"):
+        parse(raw, "message/rfc822")
+
+
+def test_mail_within_mail_without_end_is_cut_short() -> None:
+    message = mail()
+    message.set_content("innermost")
+    for _ in range(20):
+        outer = mail()
+        outer.set_content("next")
+        outer.add_attachment(message)
+        message = outer
+    document = parse(message.as_bytes(), "message/rfc822")
+    assert "innermost" not in document.text
+    assert document.warnings == ("attachments were not read: Lunch",)
