@@ -1,5 +1,7 @@
 """Label sets, groups, clearances, and the scope that they give a principal."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
@@ -10,12 +12,19 @@ from store.pool import Conn, set_scope
 
 EPOCH = "SELECT access_epoch FROM tenants WHERE id = %s"
 VISIBLE = "SELECT coalesce(array_agg(v), '{}') FROM visible_label_sets(%s, %s, %s, %s) v"
-EVERY = "SELECT coalesce(array_agg(id), '{}') FROM label_sets WHERE tenant_id = %s"
-INTERN = """
-    INSERT INTO label_sets (tenant_id, allow, deny, classification) VALUES (%s, %s, %s, %s)
-    ON CONFLICT (tenant_id, allow, deny, classification) DO NOTHING RETURNING id
+EVERY = """
+    SELECT coalesce(array_agg(s.id), '{}') FROM label_sets s
+    JOIN classifications c ON c.tenant_id = s.tenant_id AND c.name = s.classification
+    WHERE s.tenant_id = %(tenant)s
+      AND (%(ceiling)s::text[] IS NULL OR s.allow && %(ceiling)s)
+      AND (%(top)s::text IS NULL
+           OR c.rank <= (SELECT rank FROM classifications WHERE tenant_id = %(tenant)s AND name = %(top)s))
 """
-INTERNED = "SELECT id FROM label_sets WHERE (tenant_id, allow, deny, classification) = (%s, %s, %s, %s)"
+INTERN = """
+    INSERT INTO label_sets (tenant_id, allow, deny, classification, hash) VALUES (%s, %s, %s, %s, %s)
+    ON CONFLICT (tenant_id, hash) DO NOTHING RETURNING id
+"""
+INTERNED = "SELECT id FROM label_sets WHERE (tenant_id, hash) = (%s, %s)"
 LABELS = "SELECT allow, deny, classification FROM label_sets WHERE id = %s"
 RANKS = "SELECT name FROM classifications WHERE tenant_id = %s ORDER BY rank"
 CLEAR_MEMBERS = "DELETE FROM memberships WHERE tenant_id = %s"
@@ -40,23 +49,24 @@ def enter_scope(conn: Conn, principal: Principal) -> AccessScope:
 
 def visible_label_sets(conn: Conn, principal: Principal) -> tuple[int, ...]:
     """Ids of the label sets that the principal may see; the definition itself is the SQL function of that name."""
-    if principal.bypass:
-        row = conn.execute(EVERY, (principal.tenant_id,)).fetchone()
+    ceiling = None if principal.ceiling is None else list(principal.ceiling)
+    top = principal.max_classification
+    if principal.bypass:  # the subject's grants do not count; what the credential is cut to does
+        row = conn.execute(EVERY, {"tenant": principal.tenant_id, "ceiling": ceiling, "top": top}).fetchone()
     else:
-        ceiling = None if principal.ceiling is None else list(principal.ceiling)
-        row = conn.execute(
-            VISIBLE, (principal.tenant_id, principal.subject, ceiling, principal.max_classification)
-        ).fetchone()
+        row = conn.execute(VISIBLE, (principal.tenant_id, principal.subject, ceiling, top)).fetchone()
     return tuple(sorted(row[0])) if row else ()
 
 
 def intern_labels(conn: Conn, tenant_id: UUID, labels: Labels) -> int:
     """The id of this label set, made when new. Raises InvalidLabel for a classification off the tenant's scale."""
-    key = (tenant_id, list(labels.allow), list(labels.deny), labels.classification)
+    parts = [list(labels.allow), list(labels.deny), labels.classification]
+    key = (tenant_id, hashlib.sha256(json.dumps(parts).encode()).digest())
     row = conn.execute(INTERNED, key).fetchone()
     if row is None:
         _check_classification(conn, tenant_id, labels.classification)
-        row = conn.execute(INTERN, key).fetchone() or conn.execute(INTERNED, key).fetchone()
+        values = (tenant_id, *parts, key[1])
+        row = conn.execute(INTERN, values).fetchone() or conn.execute(INTERNED, key).fetchone()
     assert row is not None
     return int(row[0])
 

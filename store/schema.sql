@@ -60,7 +60,8 @@ CREATE TABLE label_sets (
     allow          text[] NOT NULL,
     deny           text[] NOT NULL,
     classification text NOT NULL,
-    UNIQUE (tenant_id, allow, deny, classification),
+    hash           bytea NOT NULL,                 -- of the three above: a thousand labels are too long for an index
+    UNIQUE (tenant_id, hash),
     FOREIGN KEY (tenant_id, classification) REFERENCES classifications ON DELETE CASCADE
 );
 
@@ -162,7 +163,7 @@ CREATE TABLE versions (
     document_id  uuid NOT NULL REFERENCES documents ON DELETE CASCADE,
     version      int  NOT NULL,
     tenant_id    uuid NOT NULL,
-    label_set_id int NOT NULL REFERENCES label_sets,        -- takes effect when this version is indexed
+    label_set_id int NOT NULL REFERENCES label_sets,        -- the document's from when this version is indexed
     state        text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'indexed', 'failed', 'superseded')),
     content_hash bytea NOT NULL,                            -- bytes, declared type, title: what an embedding rests on
     blob_key     text NOT NULL,
@@ -253,7 +254,8 @@ CREATE INDEX ON audit (tenant_id, at);
 
 -- Row-level security ------------------------------------------------------------------------------------------------
 
--- Point-read tables follow their document's row, so a label change there holds for every reader at once.
+-- Point-read tables follow their document's row, so a label change there holds for every reader at once. A version is
+-- under its own labels too: what a wider one replaced stays with those who could read it.
 -- Scanned tables (vectors) carry the label set: the array form is hashed once a query.
 CREATE PROCEDURE protect(p_table regclass, p_visible text) LANGUAGE plpgsql AS $$
 BEGIN
@@ -264,7 +266,7 @@ BEGIN
 END $$;
 
 CALL protect('documents', 'tenant_id = (SELECT scope_tenant()) AND label_set_id IN (SELECT unnest(scope_label_sets()))');
-CALL protect('versions', 'EXISTS (SELECT FROM documents d WHERE d.id = document_id)');
+CALL protect('versions', 'EXISTS (SELECT FROM documents d WHERE d.id = document_id) AND label_set_id IN (SELECT unnest(scope_label_sets()))');
 CALL protect('chunks', 'EXISTS (SELECT FROM documents d WHERE d.id = document_id)');
 CALL protect('memberships', 'tenant_id = (SELECT scope_tenant())');
 CALL protect('clearances', 'tenant_id = (SELECT scope_tenant())');
@@ -276,7 +278,7 @@ CALL protect('jobs', 'tenant_id = (SELECT scope_tenant())');
 GRANT SELECT ON profiles, tenants, classifications, memberships, clearances, label_sets, api_keys, sources, documents,
     versions, chunks, change_log, jobs TO citadel_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO citadel_maintenance;
-GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO citadel_maintenance;
+GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO citadel_maintenance; -- SELECT: a dump reads them
 GRANT INSERT ON audit TO citadel_app;
 
 -- A profile's narrow index tables: ids, label sets and vectors, never text.

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -19,7 +20,6 @@ from embedded.server import Server
 from ingest.chunk import ChunkBudget, chunk
 from ingest.parsers.plain import parse_text
 from models.embedder import Embedder, open_embedder
-from models.fake_embedder import FakeEmbedder
 from models.fake_embedder import FakeEmbedder
 from retrieval.lexical import RankBm25Index
 from retrieval.search import Searcher
@@ -154,9 +154,9 @@ class World:
         assert lease is not None
         return lease
 
-    def add(self, external_id: str, text: str, allow: tuple[str, ...] = ("public",), **more: str) -> Submitted:
+    def add(self, external_id: str, text: str, allow: tuple[str, ...] = ("public",), **more: Any) -> Submitted:
         """Submit and index."""
-        submitted = self.submit(external_id, text, allow, **more)  # type: ignore[arg-type]
+        submitted = self.submit(external_id, text, allow, **more)
         assert self.index(submitted)
         return submitted
 
