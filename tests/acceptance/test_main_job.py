@@ -123,7 +123,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(stack: Stack, folder: 
     assert sorted(j["error_code"] for j in jobs) == [
         "corrupt_document", "empty_document", "empty_document", "unsupported_type",
     ]  # fmt: skip
-    assert all(len(j["error"]) > 20 for j in jobs)
+    assert all(j["error"] for j in jobs)
     shutil.rmtree(broken)
 
 
