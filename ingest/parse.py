@@ -1,12 +1,14 @@
 """Bytes of a known type to canonical text, in the calling process; strangers' files go through `ingest/sandbox.py`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from core.errors import CitadelError, CorruptDocument, ParserLimit
 from core.records import ParsedDocument
 from ingest.parsers import book, docx, mail, markdown, markup, pdf, plain, pptx, table
-from ingest.sniff import unsupported
+from ingest.parsers.samples import samples
+from ingest.sniff import sniff, unsupported
 
 Parser = Callable[[bytes], ParsedDocument]
 
@@ -46,6 +48,19 @@ REFUSED = {
 }
 
 
+def parse_file(
+    content: bytes, filename: str | None = None, declared: str | None = None, max_pages: int = MAX_PAGES
+) -> ParsedDocument:
+    """The canonical text of a file of any type; raises the errors under Unparseable."""
+    return parse(content, sniff(content, filename, declared), max_pages)
+
+
+def warm() -> None:
+    """Parse a small file of each kind that loads a library late, so that whoever forks finds it loaded."""
+    for content, declared in samples():
+        parse_file(content, declared=declared)
+
+
 def parse(content: bytes, mime_type: str, max_pages: int = MAX_PAGES) -> ParsedDocument:
     """The canonical text of a file whose type `ingest.sniff.sniff` told.
 
@@ -56,7 +71,7 @@ def parse(content: bytes, mime_type: str, max_pages: int = MAX_PAGES) -> ParsedD
     if parser is None:
         raise unsupported(mime_type, REFUSED.get(mime_type, ""))
     try:
-        return parser(content)
+        return replace(parser(content), mime_type=mime_type)
     except CitadelError:
         raise
     except MemoryError as error:

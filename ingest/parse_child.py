@@ -8,7 +8,6 @@ process it forked, enforces the wall clock, and says how that process ended. ENT
 import contextlib
 import gc
 import importlib
-import io
 import json
 import os
 import resource
@@ -46,49 +45,12 @@ def main(descriptor: int, entry_name: str) -> None:
         _serve(control, entry, *message)
 
 
-def parse_bytes(content: bytes, filename: str | None, declared: str | None, max_pages: int) -> ParsedDocument:
-    """The usual entry: find out the type, then parse."""
-    from ingest.parse import parse
-    from ingest.sniff import sniff
-
-    return parse(content, sniff(content, filename, declared), max_pages)
-
-
-def warm() -> None:
-    """Parse a small document of each kind that loads a library late, so that the children find it loaded."""
-    import docx
-    import openpyxl  # type: ignore[import-untyped]
-    import pptx
-
-    word, slides, sheet = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    document = docx.Document()
-    document.add_heading("warm", level=1)
-    document.add_table(1, 1).cell(0, 0).text = "warm"
-    document.save(word)
-    presentation = pptx.Presentation()
-    title = presentation.slides.add_slide(presentation.slide_layouts[0]).shapes.title
-    if title is not None:
-        title.text = "warm"
-    presentation.save(slides)
-    book = openpyxl.Workbook()
-    book.active["A1"] = "warm"
-    book.save(sheet)
-    texts = (
-        b"<html><body><p>warm</p></body></html>",
-        b"# warm\n",
-        b"a,b\n1,2\n",
-        b"From: a@b.c\nTo: d@e.f\nDate: x\n\nw",
-    )
-    for content in (word.getvalue(), slides.getvalue(), sheet.getvalue(), *texts, "wärm".encode("cp1252") * 20):
-        parse_bytes(content, None, "text/markdown" if content.startswith(b"#") else None, 1)
-
-
 def _entry(name: str) -> Entry:
-    """The function that parses; the usual one with its libraries warm."""
+    """The function that parses, after its module's `warm()`, where it has one, has loaded what it needs."""
     module_name, _, function = name.partition(":")
-    entry: Entry = getattr(importlib.import_module(module_name), function)
-    if function == "parse_bytes":
-        warm()
+    module = importlib.import_module(module_name)
+    getattr(module, "warm", lambda: None)()
+    entry: Entry = getattr(module, function)
     return entry
 
 
@@ -137,11 +99,12 @@ def _serve(control: socket.socket, entry: Entry, header: dict[str, Any], content
         _answer(entry, header, limits, content, answer)
     os.close(content)
     os.close(answer)
-    with contextlib.suppress(PermissionError):  # it was faster, and may no longer be moved
+    with contextlib.suppress(OSError):  # it was faster, or has ended
         os.setpgid(child, child)
     _say(control, started=child)
     timed_out = not _ends_in_time(child, control, limits.wall_seconds)
-    os.killpg(child, signal.SIGKILL)  # with whatever it forked; it is not reaped, so the number is still its own
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # with whatever it forked; it is not reaped, so the number is still its own
     _, status, usage = os.wait4(child, 0)
     _say(control, status=os.waitstatus_to_exitcode(status), timed_out=timed_out, peak_bytes=usage.ru_maxrss * 1024)
 

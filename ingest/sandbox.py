@@ -79,7 +79,7 @@ class _End:
 class ParserSandbox:
     """Parses one document at a time; threads queue. Nothing runs before the first document."""
 
-    def __init__(self, limits: ParseLimits | None = None, entry: str = "ingest.parse_child:parse_bytes") -> None:
+    def __init__(self, limits: ParseLimits | None = None, entry: str = "ingest.parse:parse_file") -> None:
         """`entry` is the `module:function` that the child parses with."""
         self._limits = limits or ParseLimits()
         self._entry = entry

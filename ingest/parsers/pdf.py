@@ -76,6 +76,8 @@ def _open(content: bytes) -> Any:
         raise CorruptDocument("the PDF is damaged: its structure cannot be read") from error
     if len(document) == 0:
         raise CorruptDocument("the PDF has no pages")
+    if document.get_formtype() != pypdfium2.raw.FORMTYPE_NONE:
+        document.init_forms()
     return document
 
 
@@ -83,9 +85,13 @@ def _lines(document: Any, index: int) -> list[_Line]:
     """The lines of a page in the order of its content, those without text left out; none where it cannot be read."""
     try:
         page = document[index]
+        if document.formenv is not None:  # what was filled in is not in the page's own text until it is flattened
+            page.flatten()
+            page.close()
+            page = document[index]
+        textpage = page.get_textpage()
     except pypdfium2.PdfiumError:
         return []
-    textpage = page.get_textpage()
     try:
         text = textpage.get_text_range()
         places = _places(text, textpage.count_chars())

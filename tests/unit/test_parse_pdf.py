@@ -5,6 +5,15 @@ import io
 import pypdf
 import pytest
 from fpdf import FPDF
+from pypdf.generic import (
+    ArrayObject,
+    DictionaryObject,
+    FloatObject,
+    NameObject,
+    NumberObject,
+    StreamObject,
+    TextStringObject,
+)
 
 from core.errors import CorruptDocument, EmptyDocument, EncryptedDocument, ParserLimit
 from ingest.parse import parse
@@ -85,6 +94,34 @@ def test_a_word_parted_at_the_line_end_is_whole_again() -> None:
     assert "information" in words
     assert words.count("well-known") == 2  # the text writes it unparted too, so the hyphen is its own
     assert "COVID-19" in words
+
+
+def test_what_is_filled_into_a_form_is_text() -> None:
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(written([[(11, BODY)]])))
+    value, appearance = TextStringObject("Ana Example"), StreamObject()
+    appearance.set_data(b"/Tx BMC q BT /F1 10 Tf 2 6 Td (Ana Example) Tj ET Q EMC")
+    font = {"/Type": "/Font", "/Subtype": "/Type1", "/BaseFont": "/Helvetica"}
+    fonts = DictionaryObject({NameObject("/F1"): DictionaryObject(map_names(font))})
+    appearance.update(map_names({"/Type": "/XObject", "/Subtype": "/Form"}))
+    appearance[NameObject("/BBox")] = ArrayObject([FloatObject(number) for number in (0, 0, 150, 20)])
+    appearance[NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): fonts})
+    field = DictionaryObject(map_names({"/Type": "/Annot", "/Subtype": "/Widget", "/FT": "/Tx"}))
+    field[NameObject("/T")] = TextStringObject("name")
+    field[NameObject("/V")] = value
+    field[NameObject("/F")] = NumberObject(4)
+    field[NameObject("/Rect")] = ArrayObject([FloatObject(number) for number in (50, 100, 200, 120)])
+    field[NameObject("/AP")] = DictionaryObject({NameObject("/N"): writer._add_object(appearance)})
+    reference = writer._add_object(field)
+    writer.pages[0][NameObject("/Annots")] = ArrayObject([reference])
+    form = DictionaryObject({NameObject("/Fields"): ArrayObject([reference])})
+    writer._root_object[NameObject("/AcroForm")] = writer._add_object(form)
+    buffer = io.BytesIO()
+    writer.write(buffer)
+    assert "Ana Example" in texts(parse(buffer.getvalue(), "application/pdf"))
+
+
+def map_names(names: dict[str, str]) -> dict[NameObject, NameObject]:
+    return {NameObject(key): NameObject(value) for key, value in names.items()}
 
 
 def test_a_password_is_asked_for() -> None:
