@@ -29,8 +29,8 @@ check: $(VENV)/installed  ## lint, types, layers, and that the migrations build 
 	$(BIN)/python -m embedded.check_schema
 
 bench: $(VENV)/installed  ## ratios against what one would use instead
-	$(BIN)/python bench/embed.py
-	$(BIN)/python bench/ingest.py
+	$(BIN)/python -m bench.embed
+	$(BIN)/python -m bench.ingest
 
 clean:
 	rm -rf $(VENV) .citadel

@@ -1,7 +1,7 @@
 """Documents and pages a second, end to end: a folder through Celery, parsers, embedder and Postgres, with the time of
 each stage.
 
-    python bench/ingest.py [--folder examples/acme/files] [--copies 3] [--processes 2] [--json]
+    python -m bench.ingest [--folder examples/acme/files] [--copies 3] [--processes 2] [--json]
 
 The floor is the stages' own time divided by the worker processes: what is above it is dispatch, queueing and commits.
 """

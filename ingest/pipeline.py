@@ -53,7 +53,7 @@ def index_version(pipeline: Pipeline, lease: Lease) -> None:
             vectors = pipeline.embedder.embed_documents(texts)
         with writing(pipeline.store) as conn:
             jobs.set_state(conn, lease, "indexing")
-        with clock.stage("index"), writing(pipeline.store) as conn:
+        with writing(pipeline.store) as conn:
             chunks.publish(conn, lease, pipeline.profile.id, parsed, pieces, vectors, clock.ms)
 
 

@@ -1,5 +1,6 @@
 """Chunks and vectors: published in one transaction, found and read under row-level security."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from uuid import UUID
@@ -106,9 +107,10 @@ def publish(
 ) -> bool:
     """Make this version the one that is read: chunks, vectors, text, labels and the pointer, in one transaction.
 
-    `vectors` is [len(chunks), dimensions]; `stage_ms` is kept with the job. False when a newer version is current or
-    the document is gone; the job is done either way. Raises LeaseLost.
+    `vectors` is [len(chunks), dimensions]; `stage_ms` is kept with the job, beside this stage's own time. False when a
+    newer version is current or the document is gone; the job is done either way. Raises LeaseLost.
     """
+    started = time.perf_counter()
     jobs.hold(conn, lease)
     document_id, version = lease.job.document_id, lease.job.version
     assert document_id is not None and version is not None
@@ -124,8 +126,9 @@ def publish(
     conn.execute(SUPERSEDE, (document_id, version))
     conn.execute(FLIP, (document_id, version))
     seq = changes.log(conn, lease.job.tenant_id, document_id, version, "index")
+    ms = {**stage_ms, "index": round((time.perf_counter() - started) * 1000, 1)}
     pages = max((element.page or 0 for element in parsed.elements), default=0)
-    detail = {"chunks": len(chunks), "pages": pages, "warnings": list(parsed.warnings), "ms": dict(stage_ms)}
+    detail = {"chunks": len(chunks), "pages": pages, "warnings": list(parsed.warnings), "ms": ms}
     jobs.finish(conn, lease, seq, detail)
     return True
 
