@@ -62,16 +62,8 @@ def worker(settings: Settings, processes: int | None) -> None:
     _needs(settings, "redis_url", "app_database_url", "maintenance_database_url")
     count = processes or settings.worker_processes
     threads = settings.model_threads or max(1, (os.cpu_count() or 1) // count)  # processes do not fight for cores
-    make_app(settings).worker_main(
-        [
-            "worker",
-            "--pool=prefork",
-            f"--concurrency={count}",
-            "--loglevel=INFO",
-            "--without-gossip",
-            "--without-mingle",
-        ]
-    )
+    options = ["--pool=prefork", f"--concurrency={count}", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
+    make_app(replace(settings, model_threads=threads)).worker_main(["worker", *options])
 
 
 @click.command(epilog="Example: citadel beat")
