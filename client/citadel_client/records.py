@@ -107,7 +107,7 @@ class Job:
     attempts: int
     error: Reason | None
     seq: int | None  # pass it to a search as `at_least` to see what this job wrote
-    detail: Mapping[str, Any]  # what a refresh counted
+    detail: Mapping[str, Any]  # what it counted and timed
 
     @property
     def finished(self) -> bool:

@@ -3,7 +3,7 @@
 import os
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import fake_citadel
 import pytest
@@ -16,7 +16,7 @@ class Place:
     """A server to talk to, and a word that no other test writes."""
 
     url: str
-    key: str
+    key: str = field(repr=False)  # a failed test prints its arguments
     word: str
 
 
