@@ -168,16 +168,20 @@ class ParserSandbox:
 def _start(entry: str) -> _Zygote:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "ingest.parse_child", str(theirs.fileno()), entry]
-    with theirs:
-        process = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            env=_ENVIRONMENT,
-            cwd=_ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C in a terminal is for the worker, which finishes its document
-        )
+    try:
+        with theirs:
+            process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                env=_ENVIRONMENT,
+                cwd=_ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C in a terminal is for the worker, which finishes its document
+            )
+    except OSError as error:
+        ours.close()
+        raise Misconfigured(f"the parser's process cannot be started: {error}") from error
     ours.settimeout(_START_SECONDS)
     try:
         ready = json.loads(ours.recv(_MESSAGE_BYTES))
