@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
-from api import errors
+from api import docs, errors
 from api.body import BodyLimit
 from api.metrics import Metrics
 from api.routes import batch, documents, health, jobs, search, sources
@@ -30,10 +30,12 @@ def create_app(open_service: Callable[[], AbstractContextManager[Service]], max_
         finally:
             await run_in_threadpool(opened.__exit__, None, None, None)
 
-    app = FastAPI(title="Citadel", version="1", description=DESCRIPTION, lifespan=lifespan, responses=errors.RESPONSES)
+    app = FastAPI(title="Citadel", version="1", description=DESCRIPTION, lifespan=lifespan, responses=errors.RESPONSES,
+                  docs_url=None, redoc_url=None)  # fmt: skip
     app.state.metrics = Metrics()
     for router in (search.router, batch.router, documents.router, jobs.router, sources.router, health.router):
         app.include_router(router)
+    docs.install(app)
     errors.install(app)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
     return app
