@@ -9,17 +9,28 @@ rules:                              # the last rule whose pattern matches decide
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
-
-import yaml
 
 from core.errors import InvalidLabel, InvalidRules
 from core.labels import make_labels
 from core.records import Labels
+from ingest.notation import read_toml, read_yaml
+from ingest.parsers.canonical import clean, one_line
+from ingest.parsers.decode import decode
 
 RULE_FILE = ".citadel.yaml"
-_FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+VERSION = 1
+MAX_FRONT_MATTER = 64 * 1024  # characters; PyYAML takes 0.9 s for this much
+# As the markdown parser tells front matter from two thematic breaks around prose: its first line is a key.
+_FRONT_MATTER = re.compile(
+    r"\A(?P<fence>---|\+\+\+)[ \t]*\n(?=[ \t]*(?:#|\[|[\"'\w][^\n]*[:=]|(?P=fence)))"
+    r"(?P<block>(?:[^\n]*\n)*?)(?P=fence)[ \t]*(?:\n|\Z)"
+)
+_BEFORE = bytes({*range(0x20), *range(0x7F, 0x100)})  # marks, controls and wide encodings' zeros: cleaned away
+_IMPOSSIBLE = re.compile(r"\A\Z|\A/|/\Z|//|\\|(?:\A|/)\.\.?(?:/|\Z)")
 _LABEL_KEYS = {"allow", "deny", "classification"}
 
 
@@ -32,7 +43,7 @@ class Rule:
 
     def matches(self, path: str) -> bool:
         """Whether the pattern covers this path: `**` crosses folders, `*` and `?` do not."""
-        return _pattern(self.path).fullmatch(path) is not None
+        return _pattern(_composed(self.path)).fullmatch(_composed(path)) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +70,13 @@ class FrontMatter:
 
 def read_rules(text: str) -> Rules:
     """Rules from the text of a rule file. Raises InvalidRules, which names the entry to mend."""
-    content = _yaml(text, RULE_FILE)
-    if not isinstance(content, dict) or content.get("version") != 1:
-        raise InvalidRules(f"{RULE_FILE} must be a mapping that starts with `version: 1`")
+    content = read_yaml(text, RULE_FILE)
+    version = content.get("version") if isinstance(content, dict) else None
+    if version is True or version != VERSION:
+        raise InvalidRules(f"{RULE_FILE} must be a mapping that starts with `version: {VERSION}`")
     if unknown := set(content) - {"version", "default", "rules"}:
-        raise InvalidRules(f"{RULE_FILE}: unknown keys {sorted(unknown)}")
-    entries = content.get("rules") or []
+        raise InvalidRules(f"{RULE_FILE}: unknown keys {sorted(unknown)!s:.200}")
+    entries = _or_empty(content.get("rules"))
     if not isinstance(entries, list):
         raise InvalidRules(f"{RULE_FILE}: `rules` must be a list")
     default = content.get("default")
@@ -74,33 +86,54 @@ def read_rules(text: str) -> Rules:
     )
 
 
-def read_front_matter(text: str) -> FrontMatter:
-    """What stands between the leading `---` lines; empty when there are none. Raises InvalidRules."""
-    found = _FRONT_MATTER.match(text)
-    content = _yaml(found.group(1), "front matter") if found else None
-    if not isinstance(content, dict):
+def read_front_matter(content: bytes) -> FrontMatter:
+    """What a markdown file's leading block between `---` (YAML) or `+++` (TOML) lines says; empty when there is none.
+
+    The text is decoded and cleaned as the parser does, which leaves the block out: what one sees, the other sees.
+    Raises InvalidRules.
+    """
+    if not content[:4096].translate(None, _BEFORE).startswith((b"---", b"+++")):
         return FrontMatter()
-    labels, title, metadata = content.get("labels"), content.get("title"), content.get("metadata") or {}
-    if not isinstance(metadata, dict):
+    found = _FRONT_MATTER.match(clean(decode(content).text).text)
+    if found is None or not found["block"].strip():
+        return FrontMatter()
+    if len(found["block"]) > MAX_FRONT_MATTER:
+        raise InvalidRules(f"front matter is longer than {MAX_FRONT_MATTER} characters")
+    read = read_yaml if found["fence"] == "---" else read_toml
+    return _front_matter(read(found["block"], "front matter"))
+
+
+def _front_matter(content: Any) -> FrontMatter:
+    if content is None:  # nothing but comments
+        return FrontMatter()
+    if not isinstance(content, dict):
+        raise InvalidRules("front matter must be a mapping")
+    labels, title, metadata = content.get("labels"), content.get("title"), content.get("metadata")
+    if not isinstance(metadata, dict | None):
         raise InvalidRules("front matter: `metadata` must be a mapping")
     return FrontMatter(
-        title=None if title is None else str(title),
+        title=None if title is None else one_line(str(title)) or None,
         labels=None if labels is None else _labels(labels, "front matter"),
-        metadata=metadata,
+        metadata=metadata or {},
     )
 
 
 def _rule(entry: Any, number: int) -> Rule:
     if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
         raise InvalidRules(f"{RULE_FILE}: rule {number} needs a `path` pattern")
-    labels = {key: value for key, value in entry.items() if key != "path"}
-    return Rule(entry["path"], _labels(labels, f"rule {number}"))
+    path, labels = entry["path"], {key: value for key, value in entry.items() if key != "path"}
+    if _IMPOSSIBLE.search(path) or path != path.strip():
+        raise InvalidRules(
+            f"{RULE_FILE}: rule {number} covers nothing: a path such as `finance/**` is relative to the folder, "
+            f"without `./`, `..`, a backslash or a slash at either end, not {path[:80]!r}"
+        )
+    return Rule(path, _labels(labels, f"rule {number}"))
 
 
 def _labels(content: Any, where: str) -> Labels:
     if not isinstance(content, dict) or set(content) - _LABEL_KEYS:
-        raise InvalidRules(f"{where}: labels are `allow`, `deny` and `classification`, not {content!r}")
-    lists = [content.get(key) or [] for key in ("allow", "deny")]
+        raise InvalidRules(f"{where}: labels are `allow`, `deny` and `classification`, not {str(content)[:200]}")
+    lists = [_or_empty(content.get(key)) for key in ("allow", "deny")]
     if not all(isinstance(each, list) and all(isinstance(label, str) for label in each) for each in lists):
         raise InvalidRules(f"{where}: `allow` and `deny` are lists of labels")
     try:
@@ -109,13 +142,16 @@ def _labels(content: Any, where: str) -> Labels:
         raise InvalidRules(f"{where}: {error}") from error
 
 
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InvalidRules(f"{where} is not YAML: {error}") from error
+def _or_empty(value: Any) -> Any:
+    return [] if value is None else value  # only nothing is nothing: `deny: {}` is a slip
 
 
+def _composed(path: str) -> str:
+    """One spelling for letters with accents: macOS writes names in another than keyboards do."""
+    return unicodedata.normalize("NFC", path)
+
+
+@lru_cache(maxsize=1024)
 def _pattern(glob: str) -> re.Pattern[str]:
     parts = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     tokens = re.split(r"(\*\*/|\*\*|\*|\?)", glob)

@@ -10,6 +10,7 @@ from store.blobs import BlobStore
 from store.pool import Store, writing
 
 MAX_EXTERNAL_ID = 1024  # characters
+MAX_EXTERNAL_ID_BYTES = 2048  # a btree takes rows of 2704
 
 
 def submit(
@@ -48,8 +49,19 @@ def delete(store: Store, blobs: BlobStore, tenant_id: UUID, document_id: UUID, e
         blobs.delete(key)
 
 
+def check_external_id(external_id: str) -> None:
+    """Raises Invalid for a name that is empty, too long for the index, or not text."""
+    try:
+        size = len(external_id.encode())
+    except UnicodeEncodeError as error:
+        raise Invalid(f"the name {external_id[:200]!a} is not UTF-8: rename it") from error
+    if not 0 < len(external_id) <= MAX_EXTERNAL_ID or size > MAX_EXTERNAL_ID_BYTES or "\0" in external_id:
+        raise Invalid(
+            f"external_id must have 1 to {MAX_EXTERNAL_ID} characters, at most {MAX_EXTERNAL_ID_BYTES} bytes and no NUL"
+        )
+
+
 def _check(submission: Submission) -> None:
     if not submission.content:
         raise EmptyDocument(f"{submission.external_id[:80]!r} holds no bytes")
-    if not 0 < len(submission.external_id) <= MAX_EXTERNAL_ID or "\0" in submission.external_id:
-        raise Invalid(f"external_id must have 1 to {MAX_EXTERNAL_ID} characters and no NUL")
+    check_external_id(submission.external_id)
