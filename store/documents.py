@@ -17,10 +17,10 @@ LOCK_OR_ADD = """
     INSERT INTO documents (tenant_id, source_id, external_id, label_set_id, title, uri, metadata)
     VALUES (%(tenant)s, %(source)s, %(external_id)s, %(labels)s, %(title)s, %(uri)s, %(metadata)s)
     ON CONFLICT (source_id, external_id) DO UPDATE SET updated_at = documents.updated_at
-    RETURNING id, label_set_id, current_version, latest_version, title, uri, metadata
+    RETURNING id, label_set_id, current_version, latest_version
 """
 LOCK = """
-    SELECT id, label_set_id, current_version, latest_version, title, uri, metadata
+    SELECT id, label_set_id, current_version, latest_version
     FROM documents WHERE tenant_id = %s AND id = %s FOR UPDATE
 """
 LATEST = "SELECT label_set_id, state, content_hash FROM versions WHERE document_id = %s AND version = %s"
@@ -30,9 +30,14 @@ ADD_VERSION = """
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 SUBMITTED = "UPDATE documents SET latest_version = %s, label_set_id = %s, updated_at = now() WHERE id = %s"
-SET_METADATA = "UPDATE documents SET metadata = %s, uri = %s, updated_at = now() WHERE id = %s"
+# Compared by Postgres: to Python, true is 1.
+SET_METADATA = """
+    UPDATE documents SET metadata = %(metadata)s, uri = %(uri)s, updated_at = now()
+    WHERE id = %(id)s AND (metadata, uri) IS DISTINCT FROM (%(metadata)s, %(uri)s)
+"""
 SET_LABELS = "UPDATE documents SET label_set_id = %s, updated_at = now() WHERE id = %s"
-SET_WANTED_LABELS = "UPDATE versions SET label_set_id = %s WHERE document_id = %s"
+# Not of versions that were replaced: opening what is read now does not open what it once said.
+SET_WANTED_LABELS = "UPDATE versions SET label_set_id = %s WHERE document_id = %s AND version >= %s"
 NARROW_PENDING = "UPDATE versions SET label_set_id = %s WHERE document_id = %s AND version <= %s AND state = 'pending'"
 BLOBS = "SELECT DISTINCT blob_key FROM versions WHERE document_id = %s"
 STILL_USED = "SELECT blob_key FROM versions WHERE blob_key = ANY(%s)"
@@ -72,9 +77,6 @@ class _Locked:
     label_set_id: int
     current_version: int | None
     latest_version: int
-    title: str | None
-    uri: str | None
-    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,11 @@ def submit(
     latest = conn.execute(LATEST, (document.id, document.latest_version)).fetchone()
     if latest is None or latest[2] != digest or latest[1] == "failed":
         return _add_version(conn, tenant_id, document, submission, blob_key, digest, wanted)
-    same_metadata = (document.metadata, document.uri) == (submission.metadata, submission.uri)
-    if not same_metadata:
-        conn.execute(SET_METADATA, (Jsonb(submission.metadata), submission.uri, document.id))
+    same_metadata = not _set_metadata(conn, document, submission)
     if latest[0] == wanted and same_metadata:
         return Submitted(document.id, document.latest_version, None, unchanged=True)
+    if latest[1] == "pending":
+        return _relabel_pending(conn, tenant_id, document, wanted)
     seq = _relabel(conn, tenant_id, document, wanted)
     job_id = jobs.add_finished(conn, tenant_id, document.id, document.latest_version, seq)
     return Submitted(document.id, document.latest_version, job_id)
@@ -164,7 +166,8 @@ def page(conn: Conn, source: str | None, after: tuple[datetime, UUID], limit: in
 
 def read_text(conn: Conn, document_id: UUID, version: int | None, start: int, end: int | None) -> TextSpan:
     """text[start:end] of a version (default: the current one). Raises NotFound."""
-    values = {"id": document_id, "version": version, "start": start, "length": max(0, (end or MAX_OFFSET) - start)}
+    length = max(0, (MAX_OFFSET if end is None else end) - start)
+    values = {"id": document_id, "version": version, "start": start, "length": length}
     row = conn.execute(TEXT, values).fetchone()
     if row is None:
         raise NotFound("there is no such document")
@@ -191,7 +194,7 @@ def _add_version(
                                submission.mime_type, submission.filename, submission.title))  # fmt: skip
     in_force = wanted if document.latest_version == 0 else _narrow(conn, tenant_id, document, wanted)
     conn.execute(SUBMITTED, (version, in_force, document.id))
-    conn.execute(SET_METADATA, (Jsonb(submission.metadata), submission.uri, document.id))
+    _set_metadata(conn, document, submission)
     return Submitted(document.id, version, jobs.add_index(conn, tenant_id, document.id, version))
 
 
@@ -205,8 +208,21 @@ def _narrow(conn: Conn, tenant_id: UUID, document: _Locked, wanted: int) -> int:
     return in_force
 
 
+def _relabel_pending(conn: Conn, tenant_id: UUID, document: _Locked, wanted: int) -> Submitted:
+    """Other labels for a version that is not indexed yet: they must not open the text that is read until then."""
+    _narrow(conn, tenant_id, document, wanted)
+    conn.execute(SET_WANTED_LABELS, (wanted, document.id, document.latest_version))
+    return Submitted(document.id, document.latest_version, jobs.indexing(conn, document.id, document.latest_version))
+
+
+def _set_metadata(conn: Conn, document: _Locked, submission: Submission) -> bool:
+    values = {"metadata": Jsonb(submission.metadata), "uri": submission.uri, "id": document.id}
+    return conn.execute(SET_METADATA, values).rowcount == 1
+
+
 def _relabel(conn: Conn, tenant_id: UUID, document: _Locked, wanted: int) -> int:
-    conn.execute(SET_WANTED_LABELS, (wanted, document.id))  # a version under way must not bring the old ones back
+    # with the current version, those under way: they must not bring the old labels back
+    conn.execute(SET_WANTED_LABELS, (wanted, document.id, document.current_version or 0))
     return _move(conn, tenant_id, document, wanted)
 
 

@@ -23,6 +23,9 @@ ADD_FINISHED = """
     INSERT INTO jobs (tenant_id, kind, state, document_id, version, seq)
     VALUES (%s, 'index', 'done', %s, %s, %s) RETURNING id
 """
+INDEXING = """
+    SELECT id FROM jobs WHERE document_id = %s AND version = %s AND kind = 'index' ORDER BY created_at, id LIMIT 1
+"""
 ADD_REFRESH = """
     INSERT INTO jobs (tenant_id, kind, source_id, due_at, detail) VALUES (%s, 'refresh', %s, %s, %s)
     ON CONFLICT (source_id, due_at) DO NOTHING RETURNING id
@@ -108,6 +111,11 @@ def add_index(conn: Conn, tenant_id: UUID, document_id: UUID, version: int) -> U
 def add_finished(conn: Conn, tenant_id: UUID, document_id: UUID, version: int, seq: int) -> UUID:
     """A job whose work, a change of labels or metadata, is part of this transaction."""
     return _id(conn.execute(ADD_FINISHED, (tenant_id, document_id, version, seq)).fetchone())
+
+
+def indexing(conn: Conn, document_id: UUID, version: int) -> UUID:
+    """The job that was added with this version to index it."""
+    return _id(conn.execute(INDEXING, (document_id, version)).fetchone())
 
 
 def add_refresh(

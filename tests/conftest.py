@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from core.records import AccessScope, Labels, Lease, ParsedDocument, Principal, Profile, Submission, Submitted
+from core.records import AccessScope, Chunk, Labels, Lease, ParsedDocument, Principal, Profile, Submission, Submitted
 from embedded.place import erase_servers
 from embedded.postgres import start_postgres
 from embedded.redis import start_redis
@@ -140,11 +140,15 @@ class World:
 
     def publish(self, lease: Lease, parsed: ParsedDocument, title: str | None) -> bool:
         """Chunk, embed and publish under a lease."""
-        pieces = chunk(parsed, title, self.profile.chunker, ChunkBudget(self.profile.chunk_tokens), self.embedder)
+        pieces = self.chunks_of(parsed, title)
         texts = [f"{piece.embed_prefix}\n{parsed.text[piece.start : piece.end]}".lstrip() for piece in pieces]
         vectors = self.embedder.embed_documents(texts)
         with writing(self.store) as conn:
             return chunks.publish(conn, lease, self.profile.id, parsed, pieces, vectors, {})
+
+    def chunks_of(self, parsed: ParsedDocument, title: str | None = None) -> tuple[Chunk, ...]:
+        """The document's chunks by the profile."""
+        return chunk(parsed, title, self.profile.chunker, ChunkBudget(self.profile.chunk_tokens), self.embedder)
 
     def claim(self, submitted: Submitted, lease_s: float = 60) -> Lease:
         """A lease on the submission's job."""
