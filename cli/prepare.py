@@ -7,7 +7,6 @@ from core.errors import Misconfigured
 from core.records import Profile
 from models.embedder import open_embedder
 from store.migrate import as_owner, migrate
-from store.pool import open_store, writing
 from store.profiles import ensure_profile, ensure_tenant
 
 
@@ -28,12 +27,7 @@ def prepare_database(settings: Settings) -> Prepared:
     applied = migrate(settings.database_url, passwords)
     with as_owner(settings.database_url) as conn:
         profile = ensure_profile(conn, _default_profile(settings))
-    store = open_store(settings.app_database_url, settings.maintenance_database_url, size=1)
-    try:
-        with writing(store) as conn:
-            ensure_tenant(conn, settings.tenant, profile.id)
-    finally:
-        store.close()
+        ensure_tenant(conn, settings.tenant, profile.id)
     return Prepared(applied, profile, settings.tenant)
 
 

@@ -60,7 +60,7 @@ def worker(settings: Settings, processes: int | None) -> None:
     """Run a Celery worker that parses, chunks, embeds and indexes."""
     from workers.app import make_app
 
-    _needs(settings, "redis_url", "app_database_url", "maintenance_database_url")
+    _needs(settings, "redis_url", "maintenance_database_url")
     count = processes or settings.worker_processes
     threads = settings.model_threads or max(1, (os.cpu_count() or 1) // count)  # processes do not fight for cores
     options = ["--pool=prefork", f"--concurrency={count}", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
@@ -94,7 +94,7 @@ def dispatch(settings: Settings) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    with opened_store(settings) as store:
+    with opened_store(settings, reads=False) as store:
         dispatch_forever(store, RedisBroker(settings.redis_url), make_app(settings), lambda: not stopping.is_set())
 
 

@@ -20,9 +20,12 @@ NOT_RUNNING = "nothing is running here: start it with `citadel up`, or set {}"
 
 
 @contextmanager
-def opened_store(settings: Settings) -> Iterator[Store]:
-    """Postgres, as both roles. Raises Misconfigured when no database is known."""
-    for name in ("app_database_url", "maintenance_database_url"):
+def opened_store(settings: Settings, *, reads: bool = True) -> Iterator[Store]:
+    """Postgres, as both roles, or for a process that never reads in a caller's name as maintenance alone.
+
+    Raises Misconfigured when no database is known.
+    """
+    for name in ("app_database_url", "maintenance_database_url") if reads else ("maintenance_database_url",):
         if not getattr(settings, name):
             raise Misconfigured(NOT_RUNNING.format(f"CITADEL_{name.upper()}"))
     store = open_store(settings.app_database_url, settings.maintenance_database_url)

@@ -52,13 +52,14 @@ class Store:
 
 
 def open_store(app_url: str, maintenance_url: str, size: int = 16) -> Store:
-    """Open both pools, each of at most `size` connections; connects on first use."""
+    """Open both pools, each of at most `size` connections. A pool connects on first use, so that a process which only
+    writes needs no app_url."""
     return Store(_pool(app_url, size), _pool(maintenance_url, size))
 
 
 def _pool(url: str, size: int) -> ConnectionPool[Conn]:
     return ConnectionPool(
-        url, min_size=1, max_size=size, timeout=10, open=True, configure=_configure, kwargs={"options": SESSION}
+        url, min_size=0, max_size=size, timeout=10, open=True, configure=_configure, kwargs={"options": SESSION}
     )
 
 

@@ -39,7 +39,7 @@ def ensure_profile(conn: Conn, wanted: Profile) -> Profile:
 
 
 def ensure_tenant(conn: Conn, name: str, profile_id: int) -> UUID:
-    """The tenant of that name, made with the standard classification scale when absent. Runs as maintenance."""
+    """The tenant of that name, made with the standard classification scale when absent."""
     row = conn.execute(ADD_TENANT, (name, profile_id)).fetchone()
     if row is None:
         return tenant_named(conn, name)
