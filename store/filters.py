@@ -6,10 +6,11 @@ Fields side by side mean `$and`. A filter only ever narrows what the caller's sc
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import sql
+from psycopg.abc import AdaptContext
 from psycopg.types.json import Jsonb
 
 from core.errors import InvalidFilter
@@ -27,23 +28,30 @@ COMPARE = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 OPERATORS = ("$eq", "$ne", "$in", *COMPARE)
 MAX_DEPTH = 8
 MAX_TERMS = 100
+MAX_NESTING = 4 * MAX_DEPTH  # of the JSON itself: a group takes two levels, a condition up to two more
+
+
+class _Value(sql.Literal):
+    """A literal in a statement that also has parameters, to which a percent sign would be a placeholder."""
+
+    def as_bytes(self, context: AdaptContext | None = None) -> bytes:
+        return super().as_bytes(context).replace(b"%", b"%%")
 
 
 def compile_filter(filters: dict[str, Any] | None) -> sql.Composable | None:
     """The condition, or None when there is nothing to filter. Raises InvalidFilter, naming the part to mend."""
     if not filters:
         return None
-    if _terms(filters) > MAX_TERMS:
+    if _terms(filters, MAX_NESTING) > MAX_TERMS:
         raise InvalidFilter(f"a filter may have up to {MAX_TERMS} terms")
     return _all_of(filters, 0)
 
 
-def _terms(node: Any) -> int:
-    if isinstance(node, dict):
-        return sum(_terms(value) for value in node.values()) or 1
-    if isinstance(node, list):
-        return sum(map(_terms, node)) or 1
-    return 1
+def _terms(node: Any, levels: int) -> int:
+    if levels == 0:
+        raise InvalidFilter(f"a filter may nest {MAX_DEPTH} deep")
+    parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return sum(_terms(part, levels - 1) for part in parts) or 1
 
 
 def _all_of(node: Any, depth: int) -> sql.Composable:
@@ -81,7 +89,7 @@ def _condition(field: str, operator: str, operand: Any) -> sql.Composable:
 def _field(field: str) -> Callable[[str, Any], sql.Composable]:
     """How one value of this field is compared: a function of SQL operator and operand."""
     if field.startswith("metadata.") and len(field) > len("metadata."):
-        path = field.split(".")[1:]
+        path = _text(field).split(".")[1:]
         return lambda operator, operand: _compare_metadata(path, operator, operand)
     if field in FIELDS:
         return lambda operator, operand: _compare_column(field, operator, operand)
@@ -89,17 +97,17 @@ def _field(field: str) -> Callable[[str, Any], sql.Composable]:
 
 
 def _compare_column(field: str, operator: str, operand: Any) -> sql.Composable:
-    if not isinstance(operand, str) or "\0" in operand:
+    if not isinstance(operand, str):
         raise InvalidFilter(f"{field} is compared with text, not {_show(operand)}")
     if field.endswith("_at"):
-        return sql.SQL(f"{FIELDS[field]} {operator} {{}}").format(sql.Literal(_time(field, operand)))
-    return sql.SQL(f'{FIELDS[field]} COLLATE "C" {operator} {{}}').format(sql.Literal(operand))
+        return sql.SQL(f"{FIELDS[field]} {operator} {{}}").format(_Value(_time(field, operand)))
+    return sql.SQL(f'{FIELDS[field]} COLLATE "C" {operator} {{}}').format(_Value(_text(operand)))
 
 
 def _compare_metadata(path: list[str], operator: str, operand: Any) -> sql.Composable:
     if operand is not None and not isinstance(operand, str | int | float | bool):
         raise InvalidFilter(f"metadata is compared with text, numbers, true, false or null, not {_show(operand)}")
-    value, at = sql.Literal(_json(operand)), sql.Literal(path)
+    value, at = _Value(Jsonb(_text(operand) if isinstance(operand, str) else operand)), _Value(path)
     if operator == "=":
         return sql.SQL("d.metadata #> {} = {}").format(at, value)
     # jsonb orders numbers as numbers and text as text, and never compares the one with the other
@@ -108,17 +116,18 @@ def _compare_metadata(path: list[str], operator: str, operand: Any) -> sql.Compo
     )
 
 
-def _json(operand: Any) -> Jsonb:
-    if isinstance(operand, str) and "\0" in operand:
-        raise InvalidFilter("text in a filter may hold no NUL")
-    return Jsonb(operand)
+def _text(text: str) -> str:
+    if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+        raise InvalidFilter("text in a filter may hold neither NUL nor lone surrogates")
+    return text
 
 
 def _time(field: str, text: str) -> datetime:
     try:
-        return datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError as error:
         raise InvalidFilter(f"{field} is compared with an ISO 8601 time, not {_show(text)}") from error
+    return time if time.tzinfo else time.replace(tzinfo=UTC)  # else it would be the server's zone
 
 
 def _join(word: str, parts: list[sql.Composable]) -> sql.Composable:
