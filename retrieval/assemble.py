@@ -1,12 +1,12 @@
 """From ranked chunks to what an agent reads: numbered passages, their citations, and one context string."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from core.records import ChunkRow, Citation, FusedCandidate, Passage
 
-HEADER_TOKENS = 32  # what a passage's line of origin takes of the budget, at most
+CountTokens = Callable[[Sequence[str]], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,22 +19,28 @@ class Assembled:
 
 
 def assemble(
-    ranked: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], top_k: int, max_tokens: int | None
+    ranked: Sequence[FusedCandidate],
+    rows: Mapping[int, ChunkRow],
+    top_k: int,
+    max_tokens: int | None,
+    count_tokens: CountTokens,
 ) -> Assembled:
     """The first `top_k` of those candidates whose rows the caller may read, within `max_tokens` of context.
 
     A passage over the budget is left out, and counted; smaller ones behind it may still fit.
     """
     chosen = [candidate for candidate in ranked if candidate.chunk_id in rows][:top_k]
-    left = float("inf") if max_tokens is None else max_tokens
-    kept: list[FusedCandidate] = []
+    left = max_tokens
+    kept: list[Passage] = []
     for candidate in chosen:
-        cost = rows[candidate.chunk_id].tokens + HEADER_TOKENS
-        if cost <= left:
+        passage = _passage(len(kept) + 1, candidate, rows[candidate.chunk_id])
+        if left is not None:
+            cost = count_tokens([_in_context(passage)])[0]  # with its line of origin: a title may be long
+            if cost > left:
+                continue
             left -= cost
-            kept.append(candidate)
-    passages = tuple(_passage(rank, c, rows[c.chunk_id]) for rank, c in enumerate(kept, start=1))
-    return Assembled(passages, "\n\n".join(map(_in_context, passages)), len(chosen) - len(kept))
+        kept.append(passage)
+    return Assembled(tuple(kept), "\n\n".join(map(_in_context, kept)), len(chosen) - len(kept))
 
 
 def _passage(rank: int, candidate: FusedCandidate, row: ChunkRow) -> Passage:
@@ -46,7 +52,7 @@ def _passage(rank: int, candidate: FusedCandidate, row: ChunkRow) -> Passage:
         title=row.title,
         uri=row.uri,
         page=row.page_start,
-        heading_path=row.heading_path,
+        heading_path=tuple(row.heading_path),  # a list, as the driver reads it
         start=row.start,
         end=row.end,
         content_hash=hashlib.sha256(row.text.encode()).hexdigest(),

@@ -77,7 +77,7 @@ def _search(searcher: Searcher, principal: Principal, request: SearchRequest, re
             rows = chunks.read_rows(conn, [candidate.chunk_id for candidate in fused])
     ranked = rerank(stages, searcher.rerankers, request, fused, rows)
     with stages.timed("assemble") as note:
-        answer = assemble(ranked, rows, request.top_k, request.max_tokens)
+        answer = assemble(ranked, rows, request.top_k, request.max_tokens, searcher.embedder.count_tokens)
         note["over_budget"] = answer.over_budget
     return SearchAnswer(request_id, answer.passages, answer.context, stages.degraded(), stages.activity())
 
