@@ -10,6 +10,8 @@ from ingest.refresh import refresh
 from store import audit, jobs, sources
 from store.pool import writing
 
+MAX_PROBLEMS = 100  # kept with the job; the counts tell how many there were
+
 
 def attempt(pipeline: Pipeline, job_id: UUID) -> str:
     """Do the job unless it is done, held or not due; returns `skipped`, `done`, `failed`, `retry` or `lost`.
@@ -22,9 +24,16 @@ def attempt(pipeline: Pipeline, job_id: UUID) -> str:
     if lease is None:
         return "skipped"
     try:
+        return _attempt(pipeline, lease)
+    except LeaseLost:  # found while it worked, or when it wanted to write down how it failed
+        return "lost"
+
+
+def _attempt(pipeline: Pipeline, lease: Lease) -> str:
+    try:
         _do(pipeline, lease)
     except LeaseLost:
-        return "lost"
+        raise
     except Permanent as error:
         _fail(pipeline, lease, error)
         return "failed"
@@ -52,10 +61,10 @@ def _refresh(pipeline: Pipeline, lease: Lease) -> None:
     with heartbeat(pipeline, lease):
         report = refresh(
             pipeline.store, pipeline.blobs, source, open_source(source),
-            allow_mass_delete=bool(job.detail.get("allow_mass_delete")),
+            allow_mass_delete=bool(job.detail.get("allow_mass_delete")), hold=lambda conn: jobs.hold(conn, lease),
         )  # fmt: skip
     with writing(pipeline.store) as conn:
-        jobs.finish(conn, lease, None, {"counts": report.counts, "problems": list(report.problems)})
+        jobs.finish(conn, lease, None, {"counts": report.counts, "problems": list(report.problems[:MAX_PROBLEMS])})
     audit.record(pipeline.store, job.tenant_id, "refresh", actor="service:worker", resource=f"source:{source.name}",
                  detail=report.counts)  # fmt: skip
 

@@ -8,17 +8,20 @@ allows in one refresh.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from uuid import UUID
 
-from core.errors import Invalid, MassDelete
+from core.errors import Invalid, MassDelete, NotFound
 from core.records import Source, Submission
 from ingest.folder import DocumentSource, Listed
 from store import documents, sources
 from store.blobs import BlobStore
-from store.pool import Store, writing
+from store.pool import Conn, Store, writing
 from store.sources import SeenDocument
 
 Progress = Callable[[int, int], None]  # (done, total)
+Hold = Callable[[Conn], None]  # raises LeaseLost, so that the transaction changes nothing
+_Likeness = tuple[str, str]  # what is the same before and after a move: the bytes, and how a name says to read them
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,16 @@ class _Outcome:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Into:
+    """Where a refresh writes, and under which lease."""
+
+    store: Store
+    blobs: BlobStore
+    source: Source
+    hold: Hold
+
+
 def refresh(
     store: Store,
     blobs: BlobStore,
@@ -45,93 +58,113 @@ def refresh(
     reader: DocumentSource,
     *,
     allow_mass_delete: bool = False,
+    hold: Hold = lambda conn: None,
     progress: Progress = lambda done, total: None,
 ) -> RefreshReport:
-    """Bring the store in line with the source. Raises MassDelete after everything but the deletions is applied."""
-    listing = reader.enumerate()
+    """Bring the store in line with the source; every write is made under `hold`.
+
+    Raises MassDelete after everything but the deletions is applied, and what `enumerate` and `hold` raise.
+    """
+    into = _Into(store, blobs, source, hold)
     with writing(store) as conn:
-        seen = sources.seen(conn, source.id)
+        seen = sources.seen(conn, source.id)  # before the listing: what is added meanwhile is not missing from it
+    listing = reader.enumerate()
     missing = [seen[key] for key in seen.keys() - {item.external_id for item in listing}]
-    movable = _by_bytes(missing)
+    movable = _by_likeness(missing)
     outcomes: list[_Outcome] = []
     for number, item in enumerate(listing, start=1):
-        outcome = _bring_in(store, blobs, source, reader, item, seen.get(item.external_id), movable)
+        outcome = _bring_in(into, reader, item, seen.get(item.external_id), movable)
         if outcome.moved:
             missing = [document for document in missing if document.document_id != outcome.moved]
-            movable = _by_bytes(missing)
+            movable = _by_likeness(missing)
         outcomes.append(outcome)
         progress(number, len(listing))
-    deleted = _delete(store, blobs, source, missing, len(seen), allow_mass_delete)
+    deleted = _delete(into, missing, len(seen), allow_mass_delete)
     with writing(store) as conn:
+        hold(conn)
         sources.succeeded(conn, source.id)
     counts = Counter(outcome.kind for outcome in outcomes) + Counter(deleted=deleted)
     return RefreshReport(dict(counts), tuple(o.problem for o in outcomes if o.problem))
 
 
 def _bring_in(
-    store: Store,
-    blobs: BlobStore,
-    source: Source,
+    into: _Into,
     reader: DocumentSource,
     item: Listed,
     seen: SeenDocument | None,
-    missing: Mapping[str, SeenDocument],
+    movable: Mapping[_Likeness, SeenDocument],
 ) -> _Outcome:
     if seen is not None and seen.fingerprint == item.fingerprint:
         return _Outcome("unchanged")
     try:
         submission = reader.fetch(item)
-        key = blobs.put(submission.content)
-        moved = missing.get(key) if seen is None else None
-        return _commit(store, source, submission, key, item, seen, moved)
+        key = into.blobs.put(submission.content)
+        moved = movable.get(_likeness(key, item.external_id)) if seen is None else None
+        return _commit(into, submission, key, item, seen, moved)
     except (OSError, Invalid) as error:  # this item alone: what is listed is never deleted
-        return _Outcome("unreadable", problem=f"{item.external_id}: {error}")
+        if seen is not None:
+            _close(into, seen, item)
+        name = item.external_id.encode(errors="backslashreplace").decode()
+        return _Outcome("unreadable", problem=f"{name}: {error}")
 
 
 def _commit(
-    store: Store,
-    source: Source,
-    submission: Submission,
-    key: str,
-    item: Listed,
-    seen: SeenDocument | None,
-    moved: SeenDocument | None,
+    into: _Into, submission: Submission, key: str, item: Listed, seen: SeenDocument | None, moved: SeenDocument | None
 ) -> _Outcome:
-    with writing(store) as conn:
+    with writing(into.store) as conn:
+        into.hold(conn)
         if moved is not None:
-            sources.rename(conn, moved.document_id, item.external_id)
-        submitted = documents.submit(conn, source.tenant_id, source.id, submission, key)
+            sources.rename(conn, moved.document_id, item.external_id, submission.filename)
+        submitted = documents.submit(conn, into.source.tenant_id, into.source.id, submission, key)
         sources.set_fingerprint(conn, submitted.document_id, item.fingerprint)
-    before = moved or seen
     if moved is not None:
         return _Outcome("moved", moved=moved.document_id)
-    if before is None:
+    if seen is None:
         return _Outcome("new")
     if submitted.unchanged:
         return _Outcome("unchanged")
-    return _Outcome("relabelled" if submitted.version == before.latest_version else "changed")
+    return _Outcome("relabelled" if submitted.version == seen.latest_version else "changed")
 
 
-def _by_bytes(missing: Sequence[SeenDocument]) -> dict[str, SeenDocument]:
-    groups: dict[str, list[SeenDocument]] = defaultdict(list)
+def _close(into: _Into, seen: SeenDocument, item: Listed) -> None:
+    """The text that is read until the item can be read again must not be open to more people than its path is now."""
+    with writing(into.store) as conn:
+        into.hold(conn)
+        documents.narrow_labels(conn, into.source.tenant_id, seen.document_id, item.labels)
+        sources.set_fingerprint(conn, seen.document_id, None)  # to be read again, whatever it looks like then
+
+
+def _by_likeness(missing: Sequence[SeenDocument]) -> dict[_Likeness, SeenDocument]:
+    groups: dict[_Likeness, list[SeenDocument]] = defaultdict(list)
     for document in sorted(missing, key=lambda d: d.external_id):
         if document.blob_key:
-            groups[document.blob_key].append(document)
-    return {key: group[0] for key, group in groups.items()}
+            groups[_likeness(document.blob_key, document.external_id)].append(document)
+    return {likeness: group[0] for likeness, group in groups.items()}
 
 
-def _delete(
-    store: Store, blobs: BlobStore, source: Source, gone: Sequence[SeenDocument], total: int, allow_mass_delete: bool
-) -> int:
+def _likeness(blob_key: str, external_id: str) -> _Likeness:
+    return blob_key, PurePosixPath(external_id).suffix.lower()
+
+
+def _delete(into: _Into, gone: Sequence[SeenDocument], total: int, allow_mass_delete: bool) -> int:
+    source = into.source
     if gone and len(gone) > source.max_deleted_share * total and not allow_mass_delete:
         raise MassDelete(
             f"{len(gone)} of {total} documents of source {source.name!r} are gone, more than its share of "
             f"{source.max_deleted_share:.0%}; nothing was deleted. If that is right: "
             f"citadel refresh {source.name} --allow-mass-delete"
         )
-    for document in gone:
-        with writing(store) as conn:
-            unused = documents.delete(conn, source.tenant_id, document.document_id)
-        for key in unused:
-            blobs.delete(key)
-    return len(gone)
+    return sum(_delete_one(into, document.document_id) for document in gone)
+
+
+def _delete_one(into: _Into, document_id: UUID) -> bool:
+    """Whether this was who deleted it."""
+    try:
+        with writing(into.store) as conn:
+            into.hold(conn)
+            unused = documents.delete(conn, into.source.tenant_id, document_id)
+    except NotFound:
+        return False
+    for key in unused:
+        into.blobs.delete(key)
+    return True

@@ -129,6 +129,19 @@ def change_labels(conn: Conn, tenant_id: UUID, document_id: UUID, labels: Labels
     return _relabel(conn, tenant_id, document, access.intern_labels(conn, tenant_id, labels))
 
 
+def narrow_labels(conn: Conn, tenant_id: UUID, document_id: UUID, labels: Labels) -> None:
+    """Close the document to all but whom both its own labels and these admit. A document that is gone is fine."""
+    row = conn.execute(LOCK, (tenant_id, document_id)).fetchone()
+    if row is not None:
+        document = _Locked(*row)
+        old = access.labels_of(conn, document.label_set_id)
+        if labels.classification not in access.scale_of(conn, tenant_id):  # nobody knows who may: nobody
+            labels = Labels((), labels.deny, old.classification)
+        in_force = access.intern_labels(conn, tenant_id, access.narrowed(conn, tenant_id, old, labels))
+        if in_force != document.label_set_id:
+            _relabel(conn, tenant_id, document, in_force)
+
+
 def delete(conn: Conn, tenant_id: UUID, document_id: UUID, expected: int | None = None) -> list[str]:
     """Remove the document, its versions, chunks and vectors; returns the blob keys that nothing refers to any more.
 

@@ -46,8 +46,12 @@ CLAIM = """
         state = CASE kind WHEN 'refresh' THEN 'running' ELSE 'parsing' END
     WHERE id = %(id)s AND state NOT IN ('done', 'failed', 'quarantined') AND attempts < %(max)s
       AND next_try_at <= now() AND (lease_until IS NULL OR lease_until < now())
+      AND NOT EXISTS (SELECT FROM jobs other WHERE other.source_id = jobs.source_id AND other.id <> jobs.id
+                      AND other.lease_until >= now())
     RETURNING lease_token
 """
+# Refreshes of one source take turns: one that began under old rules must not undo what a newer one closed.
+LOCK_SOURCE = "SELECT FROM sources WHERE id = (SELECT source_id FROM jobs WHERE id = %s) FOR NO KEY UPDATE"
 RENEW = """
     UPDATE jobs SET lease_until = now() + make_interval(secs => %s), updated_at = now()
     WHERE id = %s AND lease_token = %s
@@ -142,7 +146,8 @@ def recent(conn: Conn, tenant_id: UUID, state: str | None, limit: int) -> list[J
 
 
 def claim(conn: Conn, job_id: UUID, lease_s: float) -> Lease | None:
-    """Take the job, counting an attempt; None when it is done, held, not due, or out of attempts."""
+    """Take the job, counting an attempt; None when it is done, held, not due, out of attempts, or not its turn."""
+    conn.execute(LOCK_SOURCE, (job_id,))
     row = conn.execute(CLAIM, {"id": job_id, "lease_s": lease_s, "max": MAX_ATTEMPTS}).fetchone()
     return None if row is None else Lease(get(conn, job_id), int(row[0]))
 

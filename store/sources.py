@@ -40,6 +40,11 @@ SEEN = """
 """
 SET_FINGERPRINT = "UPDATE documents SET fingerprint = %s WHERE id = %s"
 RENAME = "UPDATE documents SET external_id = %s, updated_at = now() WHERE id = %s"
+RENAME_FILE = "UPDATE versions SET filename = %s WHERE document_id = %s"
+RETITLE = """
+    UPDATE documents d SET title = coalesce(v.title, v.filename)
+    FROM versions v WHERE d.id = %s AND v.document_id = d.id AND v.version = d.current_version
+"""
 LAST_SUCCESS = "SELECT name, extract(epoch FROM last_success_at)::float8 FROM sources WHERE last_success_at IS NOT NULL"
 
 
@@ -121,8 +126,8 @@ def take_due(conn: Conn) -> list[DueSource]:
         return cursor.execute(DUE).fetchall()
 
 
-def set_due(conn: Conn, source_id: UUID, at: datetime) -> None:
-    """When the source is to be refreshed next."""
+def set_due(conn: Conn, source_id: UUID, at: datetime | None) -> None:
+    """When the source is to be refreshed next; None: only on request."""
     conn.execute(SET_DUE, (at, source_id))
 
 
@@ -137,14 +142,16 @@ def seen(conn: Conn, source_id: UUID) -> dict[str, SeenDocument]:
         return {row.external_id: row for row in cursor.execute(SEEN, (source_id,)).fetchall()}
 
 
-def set_fingerprint(conn: Conn, document_id: UUID, fingerprint: str) -> None:
-    """Remember the source's own sign of change for a document."""
+def set_fingerprint(conn: Conn, document_id: UUID, fingerprint: str | None) -> None:
+    """Remember the source's own sign of change for a document; None: it changed."""
     conn.execute(SET_FINGERPRINT, (fingerprint, document_id))
 
 
-def rename(conn: Conn, document_id: UUID, external_id: str) -> None:
+def rename(conn: Conn, document_id: UUID, external_id: str, filename: str | None) -> None:
     """The same bytes under another name: the document keeps its id, versions and vectors."""
     conn.execute(RENAME, (external_id, document_id))
+    conn.execute(RENAME_FILE, (filename, document_id))
+    conn.execute(RETITLE, (document_id,))  # a document without a title goes by its file's name
 
 
 def last_successes(conn: Conn) -> list[tuple[str, float]]:

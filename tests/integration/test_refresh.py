@@ -1,0 +1,604 @@
+"""Refreshing a folder: new, changed, moved, relabelled and deleted files each do exactly what they should."""
+
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from core.errors import LeaseLost, Misconfigured
+from core.records import Labels, Submission
+from ingest import submit
+from ingest.attempt import attempt
+from ingest.folder import DocumentSource, Listed, open_source
+from ingest.refresh import RefreshReport, refresh
+from ingest.schedule import request_refresh
+from store import jobs
+from store.pool import writing
+from tests.integration.conftest import ANA, BEN, Site
+
+RULES = """
+version: 1
+default: {allow: [group:staff]}
+rules:
+  - {path: "finance/**", allow: [group:finance]}
+"""
+TWO_PARTS = "# One\n\n" + "alpha " * 150 + "\n\n# Two\n\n" + "beta " * 150  # more than one chunk of 200 tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A source that remembers what was read of it."""
+
+    inner: DocumentSource
+    fetched: list[str] = field(default_factory=list)
+
+    def enumerate(self) -> list[Listed]:
+        return self.inner.enumerate()
+
+    def fetch(self, item: Listed) -> Submission:
+        self.fetched.append(item.external_id)
+        return self.inner.fetch(item)
+
+
+def run(site: Site, reader: DocumentSource, *, allow_mass_delete: bool = False) -> RefreshReport:
+    """A refresh outside any job."""
+    return refresh(site.world.store, site.world.blobs, site.source, reader, allow_mass_delete=allow_mass_delete)
+
+
+def filled(site: Site) -> Site:
+    """Three files, ingested: two for staff, one for finance; nothing is left to embed."""
+    site.write(".citadel.yaml", RULES)
+    site.write("a.md", TWO_PARTS)
+    site.write("b.txt", "the bee text")
+    site.write("finance/plan.md", "# Plan\n\nthe plan text")
+    assert site.refresh().detail["counts"] == {"new": 3}
+    site.embedder.take()
+    return site
+
+
+# --- first, and nothing changed -------------------------------------------------------------------------------------
+
+
+def test_a_first_refresh_brings_in_every_file_under_its_labels(site: Site) -> None:
+    site.write(".citadel.yaml", RULES)
+    site.write("a.md", TWO_PARTS)
+    site.write("finance/plan.md", "the plan text")
+    job = site.refresh()
+    assert (job.state, job.attempts, job.detail) == ("done", 1, {"counts": {"new": 2}, "problems": [],
+                                                                 "allow_mass_delete": False})  # fmt: skip
+    assert set(site.seen_by(ANA)) == {"a.md", "finance/plan.md"}
+    assert set(site.seen_by(BEN)) == {"a.md"}
+    assert site.seen_by("user:stranger@acme.example") == {}
+    assert site.source.last_success_at is not None
+    texts = site.embedder.take()
+    assert len(texts) == site.chunks_of("a.md") + site.chunks_of("finance/plan.md") and len(texts) > 2
+
+
+def test_without_any_label_only_an_operator_sees_a_file(site: Site) -> None:
+    site.write("a.md", "the a text")
+    site.refresh()
+    assert site.seen_by(ANA) == {} and site.seen_by(BEN) == {}
+    assert site.documents()["a.md"].version == 1
+
+
+def test_when_nothing_changed_nothing_is_read_or_embedded(site: Site) -> None:
+    filled(site)
+    watched = Watched(open_source(site.source))
+    report = run(site, watched)
+    assert report.counts == {"unchanged": 3} and watched.fetched == []
+    assert site.index() == {} and site.embedder.take() == []
+
+
+def test_a_touched_file_is_read_and_nothing_more(site: Site) -> None:
+    filled(site)
+    os.utime(site.folder / "b.txt", (1, 1))
+    watched = Watched(open_source(site.source))
+    assert run(site, watched).counts == {"unchanged": 3} and watched.fetched == ["b.txt"]
+    assert site.index() == {} and site.embedder.take() == []
+    again = Watched(open_source(site.source))
+    run(site, again)
+    assert again.fetched == []
+
+
+# --- changed --------------------------------------------------------------------------------------------------------
+
+
+def test_an_edit_embeds_exactly_that_files_chunks(site: Site) -> None:
+    filled(site)
+    before = site.documents()["a.md"]
+    site.write("a.md", TWO_PARTS.replace("alpha", "gamma"))
+    assert site.refresh().detail["counts"] == {"changed": 1, "unchanged": 2}
+    texts = site.embedder.take()
+    assert len(texts) == site.chunks_of("a.md") and all("gamma" in text or "beta" in text for text in texts)
+    after = site.documents()["a.md"]
+    assert (after.id, after.version) == (before.id, 2)
+    assert "alpha" not in site.seen_by(BEN)["a.md"] and "gamma" in site.seen_by(BEN)["a.md"]
+    assert [p for p in site.ask(BEN, "alpha", "lexical")] == []
+
+
+def test_a_new_title_in_front_matter_is_in_what_is_embedded(site: Site) -> None:
+    filled(site)
+    site.write("b2.md", "---\ntitle: First\n---\nthe text")
+    site.refresh()
+    assert [text.startswith("First") for text in site.embedder.take()] == [True]
+    site.write("b2.md", "---\ntitle: Second\n---\nthe text")
+    site.refresh()
+    assert [text.startswith("Second") for text in site.embedder.take()] == [True]
+    assert site.documents()["b2.md"].title == "Second"
+
+
+def test_metadata_in_front_matter_is_kept(site: Site) -> None:
+    site.write("a.md", "---\nmetadata: {owner: Ana, since: 2025-01-31}\n---\nthe text")
+    site.refresh()
+    assert site.documents()["a.md"].metadata == {"owner": "Ana", "since": "2025-01-31"}
+
+
+def test_an_edit_that_reverts_before_it_is_indexed_ends_at_the_files_bytes(site: Site) -> None:
+    filled(site)
+    site.write("b.txt", "the sea text")
+    site.refresh_only()
+    site.write("b.txt", "the bee text")
+    site.refresh()
+    assert site.seen_by(BEN)["b.txt"] == "the bee text"
+    site.refresh()
+    assert site.seen_by(BEN)["b.txt"] == "the bee text"
+
+
+# --- moved ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_move_embeds_nothing_and_takes_the_labels_of_its_new_path(site: Site) -> None:
+    filled(site)
+    before = site.documents()["b.txt"]
+    (site.folder / "b.txt").rename(site.folder / "finance" / "bee report.txt")
+    assert site.refresh().detail["counts"] == {"moved": 1, "unchanged": 2}
+    assert site.embedder.take() == []
+    after = site.documents()["finance/bee report.txt"]
+    assert (after.id, after.version) == (before.id, before.version)
+    assert "b.txt" not in site.documents()
+    assert after.uri == (site.folder / "finance" / "bee report.txt").as_uri()
+    assert after.title == "bee report.txt"  # it has no title but its file's name
+    assert set(site.seen_by(ANA)) == {"a.md", "finance/plan.md", "finance/bee report.txt"}
+    assert set(site.seen_by(BEN)) == {"a.md"}
+    assert site.refresh().detail["counts"] == {"unchanged": 3}
+
+
+def test_a_move_out_of_a_closed_folder_opens_the_file(site: Site) -> None:
+    filled(site)
+    (site.folder / "finance/plan.md").rename(site.folder / "plan.md")
+    assert site.refresh().detail["counts"] == {"moved": 1, "unchanged": 2}
+    assert site.embedder.take() == []
+    assert set(site.seen_by(BEN)) == {"a.md", "b.txt", "plan.md"}
+    assert site.documents()["plan.md"].title == "Plan"  # its own heading, not the file's name
+
+
+def test_a_moved_folder_moves_every_file_in_it(site: Site) -> None:
+    site.write(".citadel.yaml", RULES)
+    for n in range(4):
+        site.write(f"old/{n}.txt", f"the text of {n}")
+    site.refresh()
+    before = {document.id for document in site.documents().values()}
+    site.embedder.take()
+    (site.folder / "old").rename(site.folder / "new")
+    assert site.refresh().detail["counts"] == {"moved": 4}  # no mass deletion
+    assert {document.id for document in site.documents().values()} == before
+    assert set(site.seen_by(BEN)) == {f"new/{n}.txt" for n in range(4)} and site.embedder.take() == []
+
+
+def test_of_two_copies_one_is_the_move_and_one_is_new(site: Site) -> None:
+    filled(site)
+    (site.folder / "b.txt").rename(site.folder / "x.txt")
+    site.write("y.txt", "the bee text")
+    assert site.refresh().detail["counts"] == {"moved": 1, "new": 1, "unchanged": 2}
+    assert {"x.txt", "y.txt"} <= set(site.seen_by(BEN))
+
+
+def test_a_copy_of_a_file_that_stays_is_new(site: Site) -> None:
+    filled(site)
+    site.write("finance/b.txt", "the bee text")
+    before = site.documents()["b.txt"].id
+    assert site.refresh().detail["counts"] == {"new": 1, "unchanged": 3}
+    assert site.documents()["b.txt"].id == before != site.documents()["finance/b.txt"].id
+    assert "finance/b.txt" not in site.seen_by(BEN)
+
+
+def test_two_files_that_swap_names_end_with_each_others_text_and_the_labels_of_their_paths(site: Site) -> None:
+    filled(site)
+    os.utime(site.write("b.txt", "public words"), (9, 9))
+    os.utime(site.write("finance/b.txt", "secret words"), (9, 9))
+    site.refresh()
+    for source, target in (("b.txt", "t"), ("finance/b.txt", "b.txt"), ("t", "finance/b.txt")):
+        (site.folder / source).rename(site.folder / target)
+    assert site.refresh().detail["counts"] == {"changed": 2, "unchanged": 2}
+    assert site.seen_by(BEN)["b.txt"] == "secret words"
+    assert site.seen_by(ANA)["finance/b.txt"] == "public words" and "finance/b.txt" not in site.seen_by(BEN)
+
+
+def test_a_file_moved_onto_another_leaves_one_of_them(site: Site) -> None:
+    filled(site)
+    (site.folder / "b.txt").rename(site.folder / "a.md")
+    assert site.refresh().detail["counts"] == {"changed": 1, "unchanged": 1, "deleted": 1}
+    assert site.seen_by(BEN) == {"a.md": "the bee text"}
+
+
+def test_a_name_that_says_to_read_the_bytes_another_way_is_read_again(site: Site) -> None:
+    site.write(".citadel.yaml", RULES)
+    site.write("t.txt", "name,age\nAna,41\nBen,29\n")
+    site.write("other.txt", "other text")
+    site.refresh()
+    site.embedder.take()
+    (site.folder / "t.txt").rename(site.folder / "t.csv")
+    assert site.refresh().detail["counts"] == {"new": 1, "unchanged": 1, "deleted": 1}
+    assert site.documents()["t.csv"].mime_type == "text/csv"
+    assert len(site.embedder.take()) == site.chunks_of("t.csv")
+
+
+def test_a_file_moved_before_it_was_indexed_is_indexed_once_under_its_new_name(site: Site) -> None:
+    site.write(".citadel.yaml", RULES)
+    site.write("b.txt", "the bee text")
+    site.refresh_only()
+    (site.folder / "b.txt").rename(site.folder / "c.txt")
+    assert site.refresh().detail["counts"] == {"moved": 1}
+    assert len(site.embedder.take()) == 1
+    assert site.seen_by(BEN) == {"c.txt": "the bee text"}
+    assert site.documents()["c.txt"].title == "c.txt"
+
+
+# --- relabelled -----------------------------------------------------------------------------------------------------
+
+
+def test_an_edited_rule_file_moves_documents_to_other_readers_and_embeds_nothing(site: Site) -> None:
+    filled(site)
+    assert "finance/plan.md" not in site.seen_by(BEN)
+    site.write(".citadel.yaml", "version: 1\ndefault: {allow: [group:finance]}\nrules:\n"
+               "  - {path: 'finance/**', allow: [group:staff]}")  # fmt: skip
+    job = site.refresh_only()  # no indexing job is attempted: the labels hold already
+    assert job.detail["counts"] == {"relabelled": 3}
+    assert set(site.seen_by(BEN)) == {"finance/plan.md"}
+    assert set(site.seen_by(ANA)) == {"a.md", "b.txt", "finance/plan.md"}
+    assert site.index() == {} and site.embedder.take() == []
+    assert site.documents()["a.md"].labels == Labels(("group:finance",))
+
+
+def test_a_deleted_rule_file_leaves_the_sources_own_labels(site: Site) -> None:
+    filled(site)
+    (site.folder / ".citadel.yaml").unlink()
+    assert site.refresh().detail["counts"] == {"relabelled": 3}
+    assert site.seen_by(ANA) == {} and site.embedder.take() == []
+
+
+def test_a_rule_file_that_cannot_be_read_changes_nothing(site: Site) -> None:
+    filled(site)
+    site.write("new.md", "new text")
+    site.write(".citadel.yaml", "version: 1\ndefault: {allow: [staff]}")
+    job = site.refresh()
+    assert (job.state, job.error_code) == ("failed", "invalid_rules")
+    assert job.error is not None and "'staff'" in job.error
+    assert set(site.seen_by(BEN)) == {"a.md", "b.txt"}
+
+
+def test_front_matter_that_closes_a_file_holds_before_the_new_text_is_indexed(site: Site) -> None:
+    filled(site)
+    site.write("a.md", f"---\nlabels: {{allow: [group:finance]}}\n---\n{TWO_PARTS}")
+    site.refresh_only()
+    assert "a.md" not in site.seen_by(BEN)
+    site.index()
+    assert "a.md" in site.seen_by(ANA) and "a.md" not in site.seen_by(BEN)
+
+
+def test_an_unknown_classification_is_a_problem_of_its_files_and_opens_nothing(site: Site) -> None:
+    filled(site)
+    site.write("finance/plan.md", "---\nlabels: {allow: [public], classification: cosmic}\n---\nnew plan text")
+    site.write("n.md", "---\nlabels: {allow: [public], classification: cosmic}\n---\nnew text")
+    job = site.refresh()
+    assert job.state == "done" and job.detail["counts"] == {"unreadable": 2, "unchanged": 2}
+    assert all("cosmic" in problem for problem in job.detail["problems"])
+    assert [problem.split(":")[0] for problem in job.detail["problems"]] == ["finance/plan.md", "n.md"]
+    assert site.seen_by(ANA)["finance/plan.md"] == "# Plan\n\nthe plan text"  # the old version, not deleted
+    assert "finance/plan.md" not in site.seen_by(BEN)
+
+
+@pytest.mark.parametrize("broken", ["---\nlabels: [\n---\nnew", "---\nlabels: {allow: [finance]}\n---\nnew"])
+def test_a_rule_that_closes_a_path_holds_for_files_that_cannot_be_read(site: Site, broken: str) -> None:
+    filled(site)
+    site.write("a.md", broken)
+    site.write(".citadel.yaml", RULES.replace("group:staff", "group:finance"))
+    job = site.refresh()
+    assert job.detail["counts"] == {"unreadable": 1, "relabelled": 1, "unchanged": 1}
+    assert site.seen_by(BEN) == {}  # b.txt by its rule; the old text of a.md as well
+    assert set(site.seen_by(ANA)) == {"b.txt", "finance/plan.md"}  # decisions/0004: closed rather than guessed
+    site.write("a.md", "mended text")
+    site.refresh()
+    assert site.seen_by(ANA)["a.md"] == "mended text" and site.seen_by(BEN) == {}
+
+
+def test_a_rule_with_an_unknown_classification_closes_what_it_covers(site: Site) -> None:
+    filled(site)
+    site.write(".citadel.yaml", RULES.replace("[group:finance]", "[group:finance], classification: cosmic"))
+    job = site.refresh()
+    assert job.detail["counts"] == {"unreadable": 1, "unchanged": 2}
+    assert "finance/plan.md" in site.documents() and set(site.seen_by(ANA)) == {"a.md", "b.txt"}
+    site.write(".citadel.yaml", RULES)
+    assert site.refresh().detail["counts"] == {"relabelled": 1, "unchanged": 2}
+    assert "finance/plan.md" in site.seen_by(ANA) and site.embedder.take() == []
+
+
+# --- deleted --------------------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_file_is_gone_from_every_search(site: Site) -> None:
+    filled(site)
+    document = site.documents()["b.txt"]
+    assert [p.citation.external_id for p in site.ask(BEN, "bee", "lexical")] == ["b.txt"]
+    (site.folder / "b.txt").unlink()
+    assert site.refresh().detail["counts"] == {"unchanged": 2, "deleted": 1}
+    for subject in (ANA, BEN):
+        for mode in ("dense", "lexical", "hybrid"):
+            assert all("bee" not in passage.text for passage in site.ask(subject, "bee", mode))
+    assert "b.txt" not in site.documents()
+    for table in ("versions", "chunks", f"vectors_{site.world.profile.id}"):
+        assert site.rows(table, document.id) == 0
+    kept = [path for path in (Path(str(site.world.blobs._root))).rglob("*") if path.is_file()]  # noqa: SLF001
+    assert len(kept) == 2 and all(b"bee" not in path.read_bytes() for path in kept)
+
+
+def test_a_file_deleted_and_made_again_is_a_new_document(site: Site) -> None:
+    filled(site)
+    before = site.documents()["b.txt"]
+    (site.folder / "b.txt").unlink()
+    site.refresh()
+    site.write("b.txt", "the bee text")
+    assert site.refresh().detail["counts"] == {"new": 1, "unchanged": 2}
+    after = site.documents()["b.txt"]
+    assert after.id != before.id and after.version == 1
+    assert site.seen_by(BEN)["b.txt"] == "the bee text"
+
+
+def test_a_file_deleted_before_it_was_indexed_never_appears(site: Site) -> None:
+    filled(site)
+    site.write("c.txt", "the sea text")
+    site.refresh_only()
+    (site.folder / "c.txt").unlink()
+    assert site.refresh_only().detail["counts"] == {"unchanged": 3, "deleted": 1}
+    assert set(site.index().values()) == {"done"}
+    assert "c.txt" not in site.seen_by(BEN) and site.embedder.take() == []
+
+
+def test_the_blob_of_a_deleted_file_stays_while_another_has_its_bytes(site: Site) -> None:
+    filled(site)
+    site.write("copy.txt", "the bee text")
+    site.refresh()
+    key = site.world.blobs.put(b"the bee text")
+    (site.folder / "b.txt").unlink()
+    site.refresh()
+    assert site.world.blobs.get(key) == b"the bee text"
+
+
+# --- what stops a deletion ------------------------------------------------------------------------------------------
+
+
+def test_a_mass_deletion_waits_for_an_operator_and_everything_else_is_done(site: Site) -> None:
+    filled(site)
+    (site.folder / "a.md").unlink()
+    (site.folder / "b.txt").unlink()  # 2 of 3: more than half
+    site.write("c.md", "the sea text")
+    job = site.refresh()
+    assert (job.state, job.error_code, job.attempts) == ("failed", "mass_delete", 1)
+    assert job.error is not None and "2 of 3" in job.error and "--allow-mass-delete" in job.error
+    assert set(site.seen_by(BEN)) == {"a.md", "b.txt", "c.md"}
+    allowed = site.refresh(allow_mass_delete=True)
+    assert (allowed.state, allowed.detail["counts"]) == ("done", {"unchanged": 2, "deleted": 2})
+    assert set(site.seen_by(ANA)) == {"c.md", "finance/plan.md"}
+
+
+def test_the_allowed_share_itself_is_not_too_much(site: Site) -> None:
+    for n in range(4):
+        site.write(f"{n}.md", f"text {n}")
+    site.refresh()
+    for n in range(2):  # half of four
+        (site.folder / f"{n}.md").unlink()
+    assert site.refresh().detail["counts"] == {"unchanged": 2, "deleted": 2}
+
+
+def test_an_unmounted_folder_deletes_nothing(site: Site) -> None:
+    filled(site)
+    site.folder.rename(site.folder.with_name("away"))
+    job = site.refresh()
+    assert (job.state, job.error_code) == ("failed", "not_found")
+    site.folder.mkdir()  # the empty mount point
+    assert site.refresh().error_code == "mass_delete"
+    site.folder.rmdir()
+    site.folder.with_name("away").rename(site.folder)
+    assert site.refresh().detail["counts"] == {"unchanged": 3}
+    assert set(site.seen_by(BEN)) == {"a.md", "b.txt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """A source whose listing ends in the middle."""
+
+    inner: DocumentSource
+
+    def enumerate(self) -> list[Listed]:
+        listing = self.inner.enumerate()
+        raise Misconfigured(f"only {len(listing[:1])} of the items could be listed")
+
+    def fetch(self, item: Listed) -> Submission:
+        return self.inner.fetch(item)
+
+
+def test_a_listing_that_fails_midway_changes_nothing(site: Site) -> None:
+    filled(site)
+    site.write("c.md", "new text")
+    (site.folder / "b.txt").unlink()
+    with pytest.raises(Misconfigured):
+        run(site, Failing(open_source(site.source)), allow_mass_delete=True)
+    assert set(site.documents()) == {"a.md", "b.txt", "finance/plan.md"}
+
+
+def test_a_file_that_cannot_be_read_is_not_deleted(site: Site) -> None:
+    filled(site)
+    (site.folder / "b.txt").write_text("changed")
+    reader = open_source(site.source)
+    listing = reader.enumerate()
+
+    @dataclass(frozen=True, slots=True)
+    class Vanishing:
+        """The file is gone when it is read."""
+
+        def enumerate(self) -> list[Listed]:
+            return listing
+
+        def fetch(self, item: Listed) -> Submission:
+            (site.folder / item.external_id).unlink()
+            return reader.fetch(item)
+
+    report = run(site, Vanishing())
+    assert report.counts == {"unreadable": 1, "unchanged": 2} and "b.txt" in report.problems[0]
+    assert site.seen_by(BEN)["b.txt"] == "the bee text"
+    assert run(site, open_source(site.source)).counts == {"unchanged": 2, "deleted": 1}
+
+
+# --- files that are wrong -------------------------------------------------------------------------------------------
+
+
+def test_each_file_that_cannot_be_parsed_fails_alone_with_its_reason(site: Site) -> None:
+    filled(site)
+    site.write("x.bin", bytes(range(256)) * 4)
+    site.write("empty.md", b"")
+    site.write("zero.docx", b"")
+    site.write("cut.pdf", b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog")
+    site.write("good.md", "the good text")
+    job = site.refresh()
+    assert job.state == "done" and job.detail["counts"] == {"new": 5, "unchanged": 3}
+    codes = {name: site.job_of(name).error_code for name in ("x.bin", "empty.md", "zero.docx", "cut.pdf")}
+    assert codes == {"x.bin": "unsupported_type", "empty.md": "empty_document", "zero.docx": "empty_document",
+                     "cut.pdf": "corrupt_document"}  # fmt: skip
+    assert {site.job_of(name).state for name in codes} == {"failed"}
+    assert site.job_of("good.md").state == "done" and "good.md" in site.seen_by(BEN)
+    assert site.refresh().detail["counts"] == {"unchanged": 8}  # the same bytes would fail again
+
+
+def test_an_edit_that_cannot_be_parsed_leaves_the_old_text(site: Site) -> None:
+    filled(site)
+    site.write("b.txt", b"\x00\x01\x02" * 500)
+    site.refresh()
+    assert site.job_of("b.txt").state == "failed"
+    assert site.seen_by(BEN)["b.txt"] == "the bee text"
+    site.write("b.txt", "mended text")
+    site.refresh()
+    assert site.seen_by(BEN)["b.txt"] == "mended text"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (b"caf\xe9.txt", "text"),
+        (b"deep.md", "---\na: " + "[" * 5000 + "\n---\n"),
+        (b"bomb.md", "---\na: &a [x]\nb: [*a, *a]\n---\ntext"),
+        (b"date.md", "---\ndate: 2025-02-30\n---\ntext"),
+        (b"half.md", '---\ntitle: "\\ud800"\n---\ntext'),
+        (b"nul.md", '---\ntitle: "a\\0b"\n---\ntext'),
+        (b"label.md", "---\nlabels: {allow: [finance]}\n---\ntext"),
+        (b"nan.md", "---\nmetadata: {n: .nan}\n---\ntext"),
+        (b"/".join([os.urandom(50).hex().encode()] * 12) + b"/x.txt", "text"),  # over 1,024 characters
+        (b"/".join(["ä🗝語".encode() * 20] * 12) + b"/x.txt", "text"),  # over 2,048 bytes: no btree row holds it
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_a_poison_file_is_its_own_problem_and_nobody_elses(site: Site, name: bytes, content: str) -> None:
+    filled(site)
+    poison = site.folder / os.fsdecode(name)
+    poison.parent.mkdir(parents=True, exist_ok=True)
+    poison.write_text(content)
+    site.write("zz.txt", "a neighbour's text")
+    (site.folder / "b.txt").unlink()
+    job = site.refresh()
+    assert (job.state, job.error_code) == ("done", None)
+    assert job.detail["counts"] == {"new": 1, "unreadable": 1, "unchanged": 2, "deleted": 1}
+    assert len(job.detail["problems"]) == 1 and len(job.detail["problems"][0]) < 5000
+    assert "zz.txt" in site.seen_by(BEN)
+
+
+# --- two at once ----------------------------------------------------------------------------------------------------
+
+
+def test_two_refreshes_at_once_do_each_thing_once(site: Site) -> None:
+    filled(site)
+    (site.folder / "b.txt").rename(site.folder / "moved.txt")
+    (site.folder / "finance/plan.md").unlink()
+    for n in range(8):
+        site.write(f"new/{n}.md", f"the text of {n}")
+    store, tenant_id = site.world.store, site.world.tenant_id
+    asked = [request_refresh(store, tenant_id, site.source_id) for _ in range(2)]
+    outcomes: list[str] = []
+    threads = [
+        threading.Thread(target=lambda job_id=job_id: outcomes.append(attempt(site.pipeline, job_id)))
+        for job_id in asked
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(outcomes) <= {"done", "skipped"} and "done" in outcomes
+    for job_id in asked:  # what was passed over while the other ran is done in its turn
+        attempt(site.pipeline, job_id)
+    assert [site.job(job_id).state for job_id in asked] == ["done", "done"]
+    assert [site.job(job_id).attempts for job_id in asked] == [1, 1]
+    site.index()
+    assert set(site.seen_by(ANA)) == {"a.md", "moved.txt", *(f"new/{n}.md" for n in range(8))}
+    assert all(document.version == 1 for document in site.documents().values())
+
+
+def test_one_source_is_refreshed_by_one_worker_at_a_time(site: Site) -> None:
+    """Else one that began under the old rules could undo what the new ones closed."""
+    first = request_refresh(site.world.store, site.world.tenant_id, site.source_id)
+    second = request_refresh(site.world.store, site.world.tenant_id, site.source_id)
+    with writing(site.world.store) as conn:
+        lease = jobs.claim(conn, first, 60)
+        assert lease is not None
+        assert jobs.claim(conn, second, 60) is None
+    assert site.job(second).attempts == 0
+    with writing(site.world.store) as conn:
+        jobs.finish(conn, lease, None)
+    with writing(site.world.store) as conn:
+        assert jobs.claim(conn, second, 60) is not None
+
+
+def test_a_refresh_that_lost_its_lease_writes_nothing_more(site: Site) -> None:
+    filled(site)
+    job_id = request_refresh(site.world.store, site.world.tenant_id, site.source_id)
+    with writing(site.world.store) as conn:
+        stale = jobs.claim(conn, job_id, -1)  # ran out at once: its worker was paused
+        assert stale is not None
+        reader = open_source(site.source)
+    site.write("late.md", "late text")
+    (site.folder / "b.txt").unlink()
+    with writing(site.world.store) as conn:
+        assert jobs.claim(conn, job_id, 60) is not None
+    for allow in (False, True):
+        with pytest.raises(LeaseLost):
+            refresh(site.world.store, site.world.blobs, site.source, reader, allow_mass_delete=allow,
+                    hold=lambda conn: jobs.hold(conn, stale))  # fmt: skip
+    assert set(site.documents()) == {"a.md", "b.txt", "finance/plan.md"}
+
+
+def test_a_document_that_somebody_else_deleted_meanwhile_is_no_failure(site: Site) -> None:
+    filled(site)
+    (site.folder / "b.txt").unlink()
+    reader, gone = open_source(site.source), site.documents()["b.txt"].id
+
+    @dataclass(frozen=True, slots=True)
+    class Meanwhile:
+        """Somebody deletes the document while the folder is listed."""
+
+        def enumerate(self) -> list[Listed]:
+            submit.delete(site.world.store, site.world.blobs, site.world.tenant_id, gone, None)
+            return reader.enumerate()
+
+        def fetch(self, item: Listed) -> Submission:
+            return reader.fetch(item)
+
+    assert run(site, Meanwhile()).counts == {"unchanged": 2}
