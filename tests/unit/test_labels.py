@@ -8,7 +8,6 @@ from core.errors import InvalidLabel
 from core.labels import check_label, make_labels
 from core.records import Labels
 
-
 GOOD = (
     *("public", "user:ana@acme.example", "group:finance", "service:key-1", "site-2_x:42", "group:ä:ö/ü"),
     "user:" + "x" * 200,
