@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from core.errors import Misconfigured
 from core.records import Chunk, ParsedDocument
+from ingest.chunk_llama import node_segments
 from ingest.outline import Part, Place, locate, outline, shared_headings
 from ingest.split import Limit, Segment, Source, Tokenizer, fitting_end, measure, settle, split_span
 
@@ -56,9 +57,8 @@ def chunk(
         )
     if chunker == STRUCTURE:
         return chunk_document(parsed, title, budget, tokenizer)
-    from ingest.chunk_llama import chunk_with_llama  # llama-index-core takes a second to import
-
-    return chunk_with_llama(parsed, title, chunker, budget, tokenizer)
+    source = Source(parsed.text, tokenizer)
+    return _chunks(source, outline(parsed), node_segments(source, chunker, budget.limit), title, budget)
 
 
 def chunk_document(
@@ -72,10 +72,10 @@ def chunk_document(
     parts = outline(parsed)
     source = Source(parsed.text, tokenizer)
     groups = list(_packed(source, parts, budget))
-    return make_chunks(source, parts, settle(source, groups, budget.limit), title, budget)
+    return _chunks(source, parts, settle(source, groups, budget.limit), title, budget)
 
 
-def make_chunks(
+def _chunks(
     source: Source, parts: Sequence[Part], spans: Sequence[Segment], title: str | None, budget: ChunkBudget
 ) -> tuple[Chunk, ...]:
     """The spans as chunks, numbered, with the pages, headings and prefix that follow from the parts below them."""
@@ -175,7 +175,8 @@ def _joins(group: _Group, section: _Section, budget: ChunkBudget) -> bool:
     tokens = sum(segment.tokens for _, segment in section)
     whole = Segment(group.segments[0].start, section[-1][1].end, group.tokens + tokens)
     here = shared_headings(group.parts)
-    related = section[0][0].headings[:-1] in (here, here[:-1])
+    first = section[0][0]
+    related = first.headings[:-1] in (here, here[:-1]) and first.page == group.parts[-1].page  # slides stay apart
     return group.small_sections and tokens < budget.small and related and whole.fits(budget.limit)
 
 

@@ -5,43 +5,36 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.errors import Misconfigured
-from core.records import Chunk, ParsedDocument
-from ingest.chunk import ChunkBudget, make_chunks
-from ingest.outline import outline, trim
-from ingest.split import Segment, Source, Span, Tokenizer, measure, split_span
+from ingest.outline import trim
+from ingest.split import Limit, Segment, Source, Span, Tokenizer, measure, split_span
 
 if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
 
 
-def chunk_with_llama(
-    parsed: ParsedDocument, title: str | None, parser_name: str, budget: ChunkBudget, tokenizer: Tokenizer
-) -> tuple[Chunk, ...]:
-    """The parser's nodes as chunks, by position; they may overlap. A node over the budget is split.
+def node_segments(source: Source, parser_name: str, limit: Limit) -> list[Segment]:
+    """The parser's nodes as spans of the text, by position; a node over the limit is split. Those of some overlap.
 
-    Pages and headings come from the document's elements. Raises Misconfigured for a name that is no node parser of
-    llama-index-core, for one that cannot be set up by its name alone, and for one whose nodes are no spans of the text.
+    Raises Misconfigured for a name that is no node parser of llama-index-core, for one that cannot be set up by its
+    name alone, and for one whose nodes are no spans of the text.
     """
     from llama_index.core import Document
 
-    parser = _parser(parser_name, budget, tokenizer)
-    nodes = parser.get_nodes_from_documents([Document(text=parsed.text)])
-    source = Source(parsed.text, tokenizer)
+    nodes = _parser(parser_name, limit, source.tokenizer).get_nodes_from_documents([Document(text=source.text)])
     segments: list[Segment] = []
-    for node in measure(source, _spans(parsed.text, nodes, parser_name), budget.limit):
-        whole = node.fits(budget.limit)
-        segments += [node] if whole else split_span(source, (node.start, node.end), "paragraph", budget.limit)
-    return make_chunks(source, outline(parsed), segments, title, budget)
+    for node in measure(source, _spans(source.text, nodes, parser_name), limit):
+        segments += [node] if node.fits(limit) else split_span(source, (node.start, node.end), "paragraph", limit)
+    return segments
 
 
-def _parser(name: str, budget: ChunkBudget, tokenizer: Tokenizer) -> Any:
+def _parser(name: str, limit: Limit, tokenizer: Tokenizer) -> Any:
     """The node parser of that name, with our budget and tokenizer where it takes them."""
     known = _known()
     if name not in known:
         raise Misconfigured(f"CITADEL_CHUNKER is {name!r}: set it to `structure` or one of {', '.join(sorted(known))}")
     wanted = {
-        "chunk_size": budget.chunk_tokens,
-        "chunk_overlap": budget.chunk_tokens // 10,  # their own default, 200, would repeat a whole chunk
+        "chunk_size": limit.tokens,
+        "chunk_overlap": 0,  # only then is it certain where a node stands in a text that repeats itself
         "tokenizer": lambda text: range(tokenizer.count_tokens([text])[0]),  # only its length is asked for
     }
     build = getattr(known[name], "from_defaults", known[name])
@@ -72,21 +65,27 @@ def _known() -> dict[str, Any]:
 def _spans(text: str, nodes: Sequence["BaseNode"], name: str) -> list[Span]:
     """The nodes' spans without white space at the ends, by position, each once."""
     spans: set[Span] = set()
-    position = 0
+    end = 0
     for node in nodes:
-        position, end = _span(text, node, position, name)
-        span = trim(text, position, end)
+        start, end = _span(text, node, end, name)
+        span = trim(text, start, end)
         spans |= {span} if span else set()
     if text.strip() and not spans:
         raise Misconfigured(f"the node parser {name} finds nothing in this text: set CITADEL_CHUNKER to `structure`")
     return sorted(spans)
 
 
-def _span(text: str, node: "BaseNode", position: int, name: str) -> Span:
-    """Where the node's text stands: where it says, else where it next occurs, else where it first does."""
+def _span(text: str, node: "BaseNode", before: int, name: str) -> Span:
+    """Where the node's text stands: next to the node that ended at `before`, else where it says, else where it is.
+
+    What it says is not asked first: LlamaIndex looks from one character after the start of the node before, which is
+    the wrong place in a text that repeats itself.
+    """
     content = node.get_content()
-    said = getattr(node, "start_char_idx", None)
-    for start in (said, text.find(content, position), text.find(content)):
+    following = text.find(content, before)
+    if following >= 0 and not text[before:following].strip():
+        return following, following + len(content)
+    for start in (getattr(node, "start_char_idx", None), following, text.find(content)):
         if start is not None and start >= 0 and text.startswith(content, start):
             return start, start + len(content)
     raise Misconfigured(

@@ -97,7 +97,8 @@ def shared_headings(parts: Sequence[Part]) -> tuple[Heading, ...]:
 def _covering(parsed: ParsedDocument) -> Iterator[tuple[Element, int, int]]:
     """Each element with its span, and what no element holds: marks go with the element on their line, the rest is
     paragraphs. Raises ValueError for elements that overlap."""
-    text, elements = parsed.text, parsed.elements
+    text = parsed.text
+    elements = [element for element in parsed.elements if trim(text, element.start, element.end)]
     start = 0  # of the element to come, with the marks before it
     for before, after in zip((None, *elements), (*elements, None), strict=True):
         gap_start = before.end if before else 0

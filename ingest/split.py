@@ -115,10 +115,13 @@ def settle(source: Source, groups: Sequence[Sequence[Segment]], limit: Limit, sl
 
 def fitting_end(source: Source, span: Span, limit: Limit) -> int:
     """The largest end, within one window, at which the span's beginning fits; after a whole word where one fits."""
-    start, end = span[0], min(span[1], span[0] + limit.chars)
-    offsets = source.tokenizer.token_offsets(source.text[start:end])
-    if len(offsets) > limit.tokens:
-        end = start + max(1, offsets[limit.tokens][0])
+    start = span[0]
+    for window in (limit.chars // 4, limit.chars):  # prose ends in the first: 5 characters a token of 20
+        end = min(span[1], start + window)
+        offsets = source.tokenizer.token_offsets(source.text[start:end])
+        if len(offsets) > limit.tokens:
+            end = start + max(1, offsets[limit.tokens][0])
+            break
     end = _whole_words(source.text, start, end, span[1])
     while end - start > 1 and source.tokenizer.count_tokens([source.text[start:end]])[0] > limit.tokens:
         end = start + (end - start) * 7 // 8  # half a word may take more tokens than its share of the whole

@@ -20,7 +20,7 @@ BATCH = 16
 
 
 def open_minilm(cache_dir: Path, threads: int | None = None, precision: str | None = None) -> "OpenVinoEncoder":
-    """The wheel's model, its files checked, converted at the first start (10 s) and read from the cache after (0.6 s).
+    """The wheel's model, its files checked, converted at the first start (9 s) and read from the cache after (0.5 s).
 
     Raises Misconfigured, and ModelMismatch when the wheel's files are not the published ones.
     """
