@@ -1,5 +1,7 @@
 """Sources and their refresh times. Cron expressions are read in UTC."""
 
+import logging
+import re
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -10,6 +12,12 @@ from core.errors import Invalid
 from core.records import Labels, Source
 from store import jobs, sources
 from store.pool import Store, writing
+from store.sources import DueSource
+
+log = logging.getLogger("citadel.schedule")
+
+ALIASES = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
+_RANDOM = re.compile("(?<![A-Za-z])[Rr](?![A-Za-z])")  # croniter's random times differ at each look
 
 
 def add_folder(
@@ -44,18 +52,37 @@ def request_refresh(store: Store, tenant_id: UUID, source_id: UUID, *, allow_mas
 
 
 def schedule_due(store: Store) -> int:
-    """A refresh job for each source whose time has come; returns how many. Any number of schedulers may run it."""
+    """A refresh job for each source whose time has come; returns how many. Any number of schedulers may run it.
+
+    A source that still waits for an earlier refresh gets no second one: that one will see all there is.
+    """
     added = 0
     with writing(store) as conn:
         for due in sources.take_due(conn):
-            added += jobs.add_refresh(conn, due.tenant_id, due.id, due.next_due_at) is not None
-            sources.set_due(conn, due.id, next_due(due.schedule, datetime.now(UTC)))
+            if not jobs.refresh_waits(conn, due.id):
+                added += jobs.add_refresh(conn, due.tenant_id, due.id, due.next_due_at) is not None
+            sources.set_due(conn, due.id, _following(due))
     return added
 
 
 def next_due(schedule: str, after: datetime) -> datetime:
-    """The schedule's next time. Raises Invalid unless it is a cron expression."""
-    if not croniter.is_valid(schedule):
-        raise Invalid(f"{schedule!r} is not a cron expression such as `*/15 * * * *`")
-    following: datetime = croniter(schedule, after).get_next(datetime)
+    """The schedule's next time. Raises Invalid unless it is a cron expression of five fields, or `@daily` and its like.
+
+    Of five: a sixth is the year to some and the seconds to others.
+    """
+    try:
+        if len(schedule.split()) != 5 and schedule not in ALIASES or _RANDOM.search(schedule):
+            raise ValueError("five fields")
+        following: datetime = croniter(schedule, after).get_next(datetime)
+    except ValueError as error:  # croniter's own errors are of this kind
+        shown = schedule[:80]
+        raise Invalid(f"{shown!r} is not a cron expression such as `*/15 * * * *`, or its time never comes") from error
     return following
+
+
+def _following(due: DueSource) -> datetime | None:
+    try:
+        return next_due(due.schedule, datetime.now(UTC))
+    except Invalid as error:  # this source alone: the others' times go on
+        log.error("source %s is not scheduled any more: %s", due.id, error)
+        return None

@@ -38,7 +38,11 @@ SET_METADATA = """
 SET_LABELS = "UPDATE documents SET label_set_id = %s, updated_at = now() WHERE id = %s"
 # Not of versions that were replaced: opening what is read now does not open what it once said.
 SET_WANTED_LABELS = "UPDATE versions SET label_set_id = %s WHERE document_id = %s AND version >= %s"
-NARROW_PENDING = "UPDATE versions SET label_set_id = %s WHERE document_id = %s AND version <= %s AND state = 'pending'"
+# Of failed ones too: such a job can be tried again.
+NARROW_PENDING = """
+    UPDATE versions SET label_set_id = %s
+    WHERE document_id = %s AND version <= %s AND state IN ('pending', 'failed')
+"""
 BLOBS = "SELECT DISTINCT blob_key FROM versions WHERE document_id = %s"
 STILL_USED = "SELECT blob_key FROM versions WHERE blob_key = ANY(%s)"
 DELETE = "DELETE FROM documents WHERE id = %s"

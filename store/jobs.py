@@ -30,6 +30,7 @@ ADD_REFRESH = """
     INSERT INTO jobs (tenant_id, kind, source_id, due_at, detail) VALUES (%s, 'refresh', %s, %s, %s)
     ON CONFLICT (source_id, due_at) DO NOTHING RETURNING id
 """
+REFRESH_WAITS = "SELECT FROM jobs WHERE source_id = %s AND kind = 'refresh' AND state = 'accepted' LIMIT 1"
 GET = """
     SELECT id, tenant_id, kind, state, document_id, version, source_id, attempts, error_code, error, seq, detail,
            created_at, updated_at
@@ -128,6 +129,11 @@ def add_refresh(
     """A job that will refresh a source; None when one for that due time exists, whoever added it."""
     row = conn.execute(ADD_REFRESH, (tenant_id, source_id, due_at, Jsonb(detail or {}))).fetchone()
     return None if row is None else _id(row)
+
+
+def refresh_waits(conn: Conn, source_id: UUID) -> bool:
+    """Whether a refresh of this source is accepted and not begun."""
+    return conn.execute(REFRESH_WAITS, (source_id,)).fetchone() is not None
 
 
 def get(conn: Conn, job_id: UUID) -> Job:
