@@ -59,6 +59,8 @@ class RankBm25Index:
             if not wanted or not len(ids):
                 return []
             table = self._table(conn, ids)
+        if not table.avgdl:  # no chunk holds a word, and the formula divides by the average length
+            return []
         scores = np.asarray(table.get_scores(wanted))
         best = np.lexsort((ids, -scores))[:k]
         return [Candidate(int(ids[i]), float(scores[i])) for i in best if scores[i] > 0]

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -15,7 +14,7 @@ from retrieval.assemble import assemble
 from retrieval.fuse import convex
 from retrieval.lexical import LexicalIndex
 from retrieval.rerank import rerank
-from retrieval.stages import Stages
+from retrieval.stages import Stages, StageThreads
 from store import access, changes, chunks, profiles
 from store.chunks import Scan
 from store.filters import compile_filter
@@ -36,7 +35,7 @@ class Searcher:
     rerankers: Mapping[str, Reranker] = field(default_factory=dict)
     deadline_s: float = 10.0
     at_least_wait_s: float = 5.0
-    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2 * SEARCHES, "search-leg"))
+    threads: StageThreads = field(default_factory=lambda: StageThreads(SEARCHES))
     slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(SEARCHES))
 
 

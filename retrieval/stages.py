@@ -11,6 +11,22 @@ from core.errors import Retryable
 from core.records import Candidate, Stage
 
 
+class StageThreads:
+    """Threads for each stage that runs beside others: what hangs in one takes none from the rest."""
+
+    def __init__(self, size: int) -> None:
+        self._pools = {name: ThreadPoolExecutor(size, f"search-{name}") for name in ("dense", "lexical", "rerank")}
+
+    def submit(self, stage: str, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Run the call on one of the stage's threads."""
+        return self._pools[stage].submit(call, *arguments)
+
+    def shutdown(self, *, wait: bool = True, cancel_futures: bool = False) -> None:
+        """End the threads, at once or when their calls are done."""
+        for pool in self._pools.values():
+            pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
 @dataclass(frozen=True, slots=True)
 class Leg:
     """A leg under way."""
@@ -23,7 +39,7 @@ class Leg:
 class Stages:
     """Collects `activity` and `degraded` of one search."""
 
-    def __init__(self, deadline: float, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, deadline: float, threads: StageThreads) -> None:
         self._deadline = deadline  # on time.monotonic's clock
         self._threads = threads
         self._activity: list[Stage] = []
@@ -39,7 +55,7 @@ class Stages:
 
     def start(self, name: str, leg: Callable[..., list[Candidate]], *arguments: Any) -> Leg:
         """Run a leg beside others; it is given what is left of the deadline as its last argument."""
-        return Leg(name, time.monotonic(), self._threads.submit(leg, *arguments, self.left_s()))
+        return Leg(name, time.monotonic(), self._threads.submit(name, leg, *arguments, self.left_s()))
 
     def finish(self, leg: Leg | Literal[False]) -> list[Candidate]:
         """The leg's candidates; none, and `degraded`, when it is late or broken."""
@@ -48,6 +64,7 @@ class Stages:
         try:
             found = leg.future.result(timeout=self.left_s())
         except (Retryable, TimeoutError) as error:
+            leg.future.cancel()  # one that waits for a thread is not worth it any more
             self.degrade(leg.name, leg.started, error)
             return []
         self._activity.append(Stage(leg.name, _ms_since(leg.started), {"candidates": len(found)}))
@@ -66,9 +83,11 @@ class Stages:
     def run(self, name: str, call: Callable[[], list[float]]) -> list[float] | None:
         """The call's result within the deadline, or None and `degraded`."""
         started = time.monotonic()
+        future: Future[list[float]] = self._threads.submit(name, call)
         try:
-            result = self._threads.submit(call).result(timeout=self.left_s())
+            result = future.result(timeout=self.left_s())
         except (Retryable, TimeoutError) as error:
+            future.cancel()
             self.degrade(name, started, error)
             return None
         self._activity.append(Stage(name, _ms_since(started)))

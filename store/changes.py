@@ -10,7 +10,7 @@ LOG = "INSERT INTO change_log (tenant_id, document_id, version, action) VALUES (
 # A row is settled when no transaction that could still add an earlier one is running.
 SETTLED = """
     SELECT coalesce((SELECT xid < pg_snapshot_xmin(pg_current_snapshot()) FROM change_log WHERE seq = %s),
-                    %s < (SELECT min(seq) FROM change_log))
+                    %s < coalesce((SELECT min(seq) FROM change_log), 1))
 """
 POSITION = "SELECT coalesce(max(seq), 0) FROM change_log WHERE tenant_id = %s"
 PROFILES = "SELECT id FROM profiles"
