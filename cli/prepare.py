@@ -32,7 +32,9 @@ def prepare_database(settings: Settings) -> Prepared:
 
 
 def _default_profile(settings: Settings) -> Profile:
-    embedder = open_embedder(settings.model, settings.model_cache(), settings.model_threads or None)
+    embedder = open_embedder(
+        settings.model, settings.model_cache(), settings.model_threads or None, settings.precision or None
+    )
     name = f"{embedder.name}/{embedder.precision}/{settings.chunker}/{settings.chunk_tokens}"
     return Profile(
         id=0,

@@ -31,6 +31,7 @@ class Settings:
     port: int = 8000
     tenant: str = "default"
     model: str = "all-MiniLM-L6-v2"
+    precision: str = ""  # of a new profile: f32 or bf16; empty: bf16 where the processor computes in it
     reranker: str = ""  # a cross-encoder's name or folder; empty: none
     chunker: str = "structure"  # or the name of a LlamaIndex node parser
     chunk_tokens: int = 200
