@@ -21,6 +21,29 @@ DOCUMENT_EXAMPLE: dict[str, Any] = {
     "uri": None, "version": 1, "mime_type": "text/markdown", "metadata": {"team": "ops"}, "labels": LABELS,
     "created_at": WHEN, "updated_at": WHEN,
 }  # fmt: skip
+JOB_EXAMPLE: dict[str, Any] = {
+    "job_id": JOB,
+    "kind": "index",
+    "state": "done",
+    "document_id": DOCUMENT,
+    "version": 1,
+    "attempts": 1,
+    "error": None,
+    "seq": 42,
+    "detail": {"chunks": 3},
+    "created_at": WHEN,
+    "updated_at": WHEN,
+}
+SOURCE_EXAMPLE: dict[str, Any] = {
+    "source_id": DOCUMENT,
+    "name": "handbook",
+    "kind": "folder",
+    "config": {"path": "/srv/handbook"},
+    "labels": LABELS,
+    "schedule": "*/15 * * * *",
+    "max_deleted_share": 0.3,
+    "last_success_at": WHEN,
+}
 SEARCH_EXAMPLE: dict[str, Any] = {
     "request_id": JOB,
     "passages": [
@@ -117,10 +140,16 @@ class JobOut(BaseModel):
     created_at: datetime
     updated_at: datetime
 
-    model_config = _example(
-        {"job_id": JOB, "kind": "index", "state": "done", "document_id": DOCUMENT, "version": 1, "attempts": 1,
-         "error": None, "seq": 42, "detail": {"chunks": 3}, "created_at": WHEN, "updated_at": WHEN}
-    )  # fmt: skip
+    model_config = _example(JOB_EXAMPLE)
+
+
+class JobsOut(BaseModel):
+    """A page of jobs."""
+
+    jobs: list[JobOut]
+    next_cursor: str | None
+
+    model_config = _example({"jobs": [JOB_EXAMPLE], "next_cursor": None})
 
 
 class SourceOut(BaseModel):
@@ -135,10 +164,16 @@ class SourceOut(BaseModel):
     max_deleted_share: float
     last_success_at: datetime | None
 
-    model_config = _example(
-        {"source_id": DOCUMENT, "name": "handbook", "kind": "folder", "config": {"path": "/srv/handbook"},
-         "labels": LABELS, "schedule": "*/15 * * * *", "max_deleted_share": 0.3, "last_success_at": WHEN}
-    )  # fmt: skip
+    model_config = _example(SOURCE_EXAMPLE)
+
+
+class SourcesOut(BaseModel):
+    """A page of sources."""
+
+    sources: list[SourceOut]
+    next_cursor: str | None
+
+    model_config = _example({"sources": [SOURCE_EXAMPLE], "next_cursor": None})
 
 
 class RefreshOut(BaseModel):

@@ -6,25 +6,27 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from core.errors import InvalidCursor
-from core.records import Document
 
-START = (datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
+Place = tuple[datetime, UUID]  # (created_at, id) of a row
 
-
-def write_cursor(last: Document) -> str:
-    """The cursor behind this document."""
-    return base64.urlsafe_b64encode(f"{last.created_at.isoformat()} {last.id}".encode()).decode()
+START: Place = (datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
+END: Place = (datetime(9999, 12, 30, tzinfo=UTC), UUID(int=2**128 - 1))
 
 
-def read_cursor(cursor: str | None) -> tuple[datetime, UUID]:
-    """(created_at, id) to continue after. Raises InvalidCursor."""
+def write_cursor(at: datetime, row_id: UUID) -> str:
+    """The cursor at this row."""
+    return base64.urlsafe_b64encode(f"{at.isoformat()} {row_id}".encode()).decode()
+
+
+def read_cursor(cursor: str | None, default: Place) -> Place:
+    """The row to continue behind. Raises InvalidCursor."""
     if cursor is None:
-        return START
+        return default
     try:
-        at, document_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
+        at, row_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
         when = datetime.fromisoformat(at)
         if when.tzinfo is None:
             raise ValueError("no time zone")
-        return when, UUID(document_id)
+        return when, UUID(row_id)
     except (ValueError, binascii.Error) as error:
         raise InvalidCursor("this cursor was not made by this server: start again without one") from error

@@ -39,7 +39,10 @@ GET = """
 RECENT = """
     SELECT id, tenant_id, kind, state, document_id, version, source_id, attempts, error_code, error, seq, detail,
            created_at, updated_at
-    FROM jobs WHERE tenant_id = %s AND (%s::text IS NULL OR state = %s) ORDER BY created_at DESC, id LIMIT %s
+    FROM jobs
+    WHERE tenant_id = %(tenant)s AND (%(state)s::text IS NULL OR state = %(state)s)
+      AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(id)s))
+    ORDER BY created_at DESC, id DESC LIMIT %(limit)s
 """
 CLAIM = """
     UPDATE jobs SET attempts = attempts + 1, lease_token = nextval('lease_tokens'), updated_at = now(),
@@ -145,10 +148,14 @@ def get(conn: Conn, job_id: UUID) -> Job:
     return job
 
 
-def recent(conn: Conn, tenant_id: UUID, state: str | None, limit: int) -> list[Job]:
-    """The tenant's latest jobs, newest first."""
+def recent(
+    conn: Conn, tenant_id: UUID, state: str | None, limit: int, before: tuple[datetime, UUID] | None = None
+) -> list[Job]:
+    """The tenant's latest jobs, newest first, or those older than (created_at, id)."""
+    at, job_id = before or (None, None)
+    values = {"tenant": tenant_id, "state": state, "limit": limit, "at": at, "id": job_id}
     with conn.cursor(row_factory=class_row(Job)) as cursor:
-        return cursor.execute(RECENT, (tenant_id, state, state, limit)).fetchall()
+        return cursor.execute(RECENT, values).fetchall()
 
 
 def claim(conn: Conn, job_id: UUID, lease_s: float) -> Lease | None:

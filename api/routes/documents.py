@@ -7,7 +7,7 @@ from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 from pydantic import ValidationError
 
 from api.answers import DocumentOut, DocumentsOut, LabelsOut, SubmittedOut, TextOut, document_out
-from api.cursor import read_cursor, write_cursor
+from api.cursor import START, read_cursor, write_cursor
 from api.deps import Caller, ExpectedVersion, Reader, ServiceDep, Writer
 from api.schemas import DocumentIn, LabelsIn, UploadIn
 from api.submissions import accept, from_text, from_upload
@@ -67,11 +67,11 @@ def get_documents(
     """A page of what the caller may see, oldest first."""
     with reading_tenant(service.store, caller.principal.tenant_id) as conn:
         access.enter_scope(conn, caller.principal)
-        found = documents.page(conn, source, read_cursor(cursor), limit + 1)
+        found = documents.page(conn, source, read_cursor(cursor, START), limit + 1)
     shown = found[:limit]
     return DocumentsOut(
         documents=[document_out(document, _may_know_labels(caller)) for document in shown],
-        next_cursor=write_cursor(shown[-1]) if len(found) > limit else None,
+        next_cursor=write_cursor(shown[-1].created_at, shown[-1].id) if len(found) > limit else None,
     )
 
 

@@ -5,7 +5,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
-from api.answers import JobOut, job_out
+from api.answers import JobOut, JobsOut, job_out
+from api.cursor import END, read_cursor, write_cursor
 from api.deps import ServiceDep, Watcher
 from store import jobs
 from store.pool import reading_tenant
@@ -20,13 +21,17 @@ def get_job(job_id: UUID, caller: Watcher, service: ServiceDep) -> JobOut:
         return job_out(jobs.get(conn, job_id))
 
 
-@router.get("", response_model=list[JobOut], summary="Latest jobs")
+@router.get("", response_model=JobsOut, summary="Latest jobs")
 def get_jobs(
     caller: Watcher,
     service: ServiceDep,
     state: Annotated[str | None, Query(pattern="^[a-z]+$", max_length=20)] = None,
+    cursor: Annotated[str | None, Query(max_length=400)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> list[JobOut]:
-    """The tenant's latest jobs, newest first, of one state or all."""
+) -> JobsOut:
+    """A page of the tenant's jobs, newest first, of one state or all."""
     with reading_tenant(service.store, caller.principal.tenant_id) as conn:
-        return [job_out(job) for job in jobs.recent(conn, caller.principal.tenant_id, state, limit)]
+        found = jobs.recent(conn, caller.principal.tenant_id, state, limit + 1, read_cursor(cursor, END))
+    shown = found[:limit]
+    more = write_cursor(shown[-1].created_at, shown[-1].id) if len(found) > limit else None
+    return JobsOut(jobs=[job_out(job) for job in shown], next_cursor=more)

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body
 
-from api.answers import RefreshOut, SourceOut, source_out
+from api.answers import RefreshOut, SourceOut, SourcesOut, source_out
 from api.deps import Operator, ServiceDep, Watcher
 from api.schemas import RefreshIn, SourceIn
 from ingest.schedule import add_folder, request_refresh
@@ -24,11 +24,12 @@ def post_source(body: SourceIn, caller: Operator, service: ServiceDep) -> Source
     return source_out(source)
 
 
-@router.get("", response_model=list[SourceOut], summary="All sources")
-def get_sources(caller: Watcher, service: ServiceDep) -> list[SourceOut]:
-    """The tenant's sources by name."""
+@router.get("", response_model=SourcesOut, summary="All sources")
+def get_sources(caller: Watcher, service: ServiceDep) -> SourcesOut:
+    """The tenant's sources by name, on one page."""
     with reading_tenant(service.store, caller.principal.tenant_id) as conn:
-        return [source_out(source) for source in sources.all_of(conn, caller.principal.tenant_id)]
+        found = sources.all_of(conn, caller.principal.tenant_id)
+    return SourcesOut(sources=[source_out(source) for source in found], next_cursor=None)
 
 
 @router.post("/{source_id}/refresh", status_code=202, response_model=RefreshOut, summary="Refresh a source now")

@@ -228,7 +228,7 @@ class CitadelClient:
 
     def sources(self) -> tuple[Source, ...]:
         """Where the tenant's documents come from."""
-        return self._wire.ask("GET", "/v1/sources", lambda body: tuple(map(records.source_of, body)))
+        return self._wire.ask("GET", "/v1/sources", lambda body: tuple(map(records.source_of, body["sources"])))
 
     def add_folder(
         self,

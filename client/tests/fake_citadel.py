@@ -310,7 +310,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def get_sources(self) -> None:
         self.who().needs("operate", itself=True)
-        self.answer(200, list(self.state.sources.values()))
+        self.answer(200, {"sources": list(self.state.sources.values()), "next_cursor": None})
 
     def post_refresh(self, source_id: str) -> None:
         self.who().needs("operate", itself=True)
