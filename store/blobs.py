@@ -47,20 +47,41 @@ class FsspecBlobs:
         return content
 
     def delete(self, key: str) -> None:
-        """Remove the bytes of a key; absent is fine."""
-        path = self._path(key)
-        if self._fs.exists(path):
-            self._fs.rm_file(path)
+        """Remove the bytes of a key; absent is fine. Raises BlobUnavailable."""
+        try:
+            self._remove(self._path(key))
+        except OSError as error:
+            raise BlobUnavailable(f"blob {key[:12]}… cannot be removed: {error}") from error
 
     def _path(self, key: str) -> str:
         return f"{self._root.rstrip('/')}/{key[:2]}/{key}"
 
     def _write(self, path: str, content: bytes) -> None:
-        self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        folder = path.rsplit("/", 1)[0]
+        self._fs.makedirs(folder, exist_ok=True)
         part = f"{path}.{uuid.uuid4().hex}.part"
-        with self._fs.open(part, "wb") as file:
-            file.write(content)
-            if self._local:  # 202 means kept: the bytes are on the disk before the row that names them
-                file.flush()
-                os.fsync(file.fileno())
-        self._fs.mv(part, path)
+        try:
+            with self._fs.open(part, "wb") as file:
+                file.write(content)
+                if self._local:  # 202 means kept: the bytes are on the disk before the row that names them,
+                    file.flush()
+                    os.fsync(file.fileno())
+            self._fs.mv(part, path)
+        except OSError:
+            self._remove(part)
+            raise
+        if self._local:  # and so is their name
+            _sync(folder)
+            _sync(self._root)
+
+    def _remove(self, path: str) -> None:
+        if self._fs.exists(path):
+            self._fs.rm_file(path)
+
+
+def _sync(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
