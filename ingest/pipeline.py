@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from core.errors import LeaseLost, Retryable
+from core.errors import LeaseLost, ModelMismatch, Retryable
 from core.records import Lease, Profile
 from ingest.chunk import ChunkBudget, chunk
 from ingest.sandbox import ParserSandbox
@@ -14,6 +14,7 @@ from models.embedder import Embedder
 from store import chunks, jobs
 from store.blobs import BlobStore
 from store.pool import Store, writing
+from store.profiles import live_profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,11 @@ class Pipeline:
     blobs: BlobStore
     parser: ParserSandbox
     embedder: Embedder
-    profile: Profile
     lease_s: float
 
 
 def index_version(pipeline: Pipeline, lease: Lease) -> None:
-    """Parse, chunk, embed and publish the job's version. Raises Unparseable, Retryable."""
+    """Parse, chunk, embed and publish the job's version. Raises Unparseable, Retryable, ModelMismatch."""
     document_id, version = lease.job.document_id, lease.job.version
     assert document_id is not None and version is not None
     clock = _Clock()
@@ -38,6 +38,8 @@ def index_version(pipeline: Pipeline, lease: Lease) -> None:
         if wanted is None:  # deleted, or a newer version is already read
             jobs.finish(conn, lease, None, {"superseded": True})
             return
+        profile = live_profile(conn, lease.job.tenant_id)  # the tenant's own, as it is now: its searches look there
+    check_model(pipeline.embedder, profile)
     with heartbeat(pipeline, lease):
         with clock.stage("fetch"):
             content = pipeline.blobs.get(wanted.blob_key)
@@ -46,15 +48,28 @@ def index_version(pipeline: Pipeline, lease: Lease) -> None:
         with writing(pipeline.store) as conn:
             jobs.set_state(conn, lease, "embedding")
         with clock.stage("chunk"):
-            budget = ChunkBudget(chunk_tokens=pipeline.profile.chunk_tokens)
-            pieces = chunk(parsed, wanted.title or parsed.title, pipeline.profile.chunker, budget, pipeline.embedder)
+            budget = ChunkBudget(chunk_tokens=profile.chunk_tokens)
+            pieces = chunk(parsed, wanted.title or parsed.title, profile.chunker, budget, pipeline.embedder)
         with clock.stage("embed"):
             texts = [f"{piece.embed_prefix}\n{parsed.text[piece.start : piece.end]}".lstrip() for piece in pieces]
             vectors = pipeline.embedder.embed_documents(texts)
         with writing(pipeline.store) as conn:
             jobs.set_state(conn, lease, "indexing")
         with writing(pipeline.store) as conn:
-            chunks.publish(conn, lease, pipeline.profile.id, parsed, pieces, vectors, clock.ms)
+            chunks.publish(conn, lease, profile.id, parsed, pieces, vectors, clock.ms)
+
+
+def check_model(embedder: Embedder, profile: Profile) -> None:
+    """Raises ModelMismatch unless the profile's vectors are this embedder's."""
+    if (embedder.name, embedder.dimensions, embedder.precision) != (
+        profile.model,
+        profile.dimensions,
+        profile.precision,
+    ):
+        raise ModelMismatch(
+            f"CITADEL_MODEL is {embedder.name!r}, the live profile's model is {profile.model!r}: set it so, "
+            "or make a profile for the new model"
+        )
 
 
 @contextmanager

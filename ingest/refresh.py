@@ -14,6 +14,7 @@ from uuid import UUID
 from core.errors import Invalid, MassDelete, NotFound
 from core.records import Source, Submission
 from ingest.folder import DocumentSource, Listed
+from ingest.submit import drop_bytes, hold_bytes
 from store import documents, sources
 from store.blobs import BlobStore
 from store.pool import Conn, Store, writing
@@ -113,6 +114,7 @@ def _commit(
 ) -> _Outcome:
     with writing(into.store) as conn:
         into.hold(conn)
+        hold_bytes(conn, into.blobs, key, submission.content)
         if moved is not None:
             sources.rename(conn, moved.document_id, item.external_id, submission.filename)
         submitted = documents.submit(conn, into.source.tenant_id, into.source.id, submission, key)
@@ -165,6 +167,5 @@ def _delete_one(into: _Into, document_id: UUID) -> bool:
             unused = documents.delete(conn, into.source.tenant_id, document_id)
     except NotFound:
         return False
-    for key in unused:
-        into.blobs.delete(key)
+    drop_bytes(into.store, into.blobs, unused)
     return True

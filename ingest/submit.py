@@ -1,5 +1,6 @@
 """Accept a document: its bytes and its job row are kept before anyone hears `202`."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from uuid import UUID
 
@@ -7,7 +8,7 @@ from core.errors import EmptyDocument, Invalid
 from core.records import Labels, Submission, Submitted
 from store import documents, sources
 from store.blobs import BlobStore
-from store.pool import Store, writing
+from store.pool import Conn, Store, writing
 
 MAX_EXTERNAL_ID = 1024  # characters
 MAX_EXTERNAL_ID_BYTES = 2048  # a btree takes rows of 2704
@@ -30,6 +31,7 @@ def submit(
     _check(submission)
     key = blobs.put(submission.content)
     with writing(store) as conn:
+        hold_bytes(conn, blobs, key, submission.content)
         source = sources.ensure_api_source(conn, tenant_id, submission.source)
         labelled = replace(submission, labels=source.labels) if default_labels else submission
         return documents.submit(conn, tenant_id, source.id, labelled, key, expected)
@@ -45,8 +47,21 @@ def delete(store: Store, blobs: BlobStore, tenant_id: UUID, document_id: UUID, e
     """Remove a document from every search, then its bytes from the blob store."""
     with writing(store) as conn:
         unused = documents.delete(conn, tenant_id, document_id, expected)
-    for key in unused:
-        blobs.delete(key)
+    drop_bytes(store, blobs, unused)
+
+
+def hold_bytes(conn: Conn, blobs: BlobStore, key: str, content: bytes) -> None:
+    """For a transaction that will refer to bytes that were put: who found them unused may have deleted them since."""
+    documents.use_blob(conn, key)
+    blobs.put(content)
+
+
+def drop_bytes(store: Store, blobs: BlobStore, keys: Iterable[str]) -> None:
+    """Delete those of the blobs that nothing refers to."""
+    for key in keys:
+        with writing(store) as conn:
+            if documents.freeze_blob(conn, key):
+                blobs.delete(key)
 
 
 def check_external_id(external_id: str) -> None:

@@ -45,6 +45,8 @@ NARROW_PENDING = """
 """
 BLOBS = "SELECT DISTINCT blob_key FROM versions WHERE document_id = %s"
 STILL_USED = "SELECT blob_key FROM versions WHERE blob_key = ANY(%s)"
+USE_BLOB = "SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))"
+FREEZE_BLOB = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 DELETE = "DELETE FROM documents WHERE id = %s"
 DELETE_CHUNKS = "DELETE FROM chunks WHERE document_id = %s"
 
@@ -149,7 +151,7 @@ def narrow_labels(conn: Conn, tenant_id: UUID, document_id: UUID, labels: Labels
 def delete(conn: Conn, tenant_id: UUID, document_id: UUID, expected: int | None = None) -> list[str]:
     """Remove the document, its versions, chunks and vectors; returns the blob keys that nothing refers to any more.
 
-    Delete those blobs after the commit. Raises NotFound, VersionConflict.
+    Delete those blobs after the commit, each under `freeze_blob`. Raises NotFound, VersionConflict.
     """
     document = _lock(conn, tenant_id, document_id)
     _check_expected(document, expected)
@@ -159,6 +161,17 @@ def delete(conn: Conn, tenant_id: UUID, document_id: UUID, expected: int | None 
     changes.log(conn, tenant_id, document.id, None, "delete")
     used = {key for (key,) in conn.execute(STILL_USED, (list(keys),)).fetchall()}
     return sorted(keys - used)
+
+
+def use_blob(conn: Conn, key: str) -> None:
+    """Until this transaction ends, nobody deletes the blob: make sure of its bytes now, then refer to it."""
+    conn.execute(USE_BLOB, (key,))
+
+
+def freeze_blob(conn: Conn, key: str) -> bool:
+    """Whether nothing refers to the blob, and nothing will before this transaction ends."""
+    conn.execute(FREEZE_BLOB, (key,))
+    return conn.execute(STILL_USED, ([key],)).fetchone() is None
 
 
 def content_hash(submission: Submission, blob_key: str) -> bytes:

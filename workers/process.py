@@ -3,8 +3,7 @@
 from functools import cache
 
 from core.config import Settings
-from core.errors import ModelMismatch
-from ingest.pipeline import Pipeline
+from ingest.pipeline import Pipeline, check_model
 from ingest.sandbox import ParserSandbox
 from models.embedder import open_embedder
 from store.blobs import FsspecBlobs
@@ -20,13 +19,5 @@ def pipeline_of(settings: Settings) -> Pipeline:
         profile = live_profile(conn, tenant_named(conn, settings.tenant))
     threads = settings.model_threads or None
     embedder = open_embedder(settings.model, settings.model_cache(), threads, profile.precision)
-    if (embedder.name, embedder.dimensions, embedder.precision) != (
-        profile.model,
-        profile.dimensions,
-        profile.precision,
-    ):
-        raise ModelMismatch(
-            f"CITADEL_MODEL is {embedder.name!r}, the live profile's model is {profile.model!r}: set it so, "
-            "or make a profile for the new model"
-        )
-    return Pipeline(store, FsspecBlobs(settings.blob_store_url()), ParserSandbox(), embedder, profile, settings.lease_s)
+    check_model(embedder, profile)
+    return Pipeline(store, FsspecBlobs(settings.blob_store_url()), ParserSandbox(), embedder, settings.lease_s)
