@@ -48,7 +48,10 @@ class Migration:
 
 def read_migrations(folder: Path = MIGRATIONS) -> tuple[Migration, ...]:
     """The migrations in order. Raises MigrationMismatch where a number is missing or given twice."""
-    found = [Migration(int(p.name.split("_")[0]), p.stem, p.read_text()) for p in sorted(folder.glob("*.sql"))]
+    files = sorted(folder.glob("*.sql"))
+    if unnumbered := [p.name for p in files if not p.name.split("_")[0].isdecimal()]:
+        raise MigrationMismatch(f"migrations have names such as 0002_what.sql, not {unnumbered}")
+    found = [Migration(int(p.name.split("_")[0]), p.stem, p.read_text()) for p in files]
     if [m.version for m in found] != list(range(1, len(found) + 1)):
         raise MigrationMismatch(f"migrations are not numbered 1 to {len(found)}: {[m.name for m in found]}")
     return tuple(found)
