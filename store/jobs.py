@@ -90,7 +90,7 @@ TO_SEND = """
     WHERE state NOT IN ('done', 'failed', 'quarantined') AND attempts < %(max)s AND next_try_at <= now()
       AND (lease_until IS NULL OR lease_until < now())
       AND (dispatched_at IS NULL OR dispatched_at < lease_until
-           OR (%(resend)s AND dispatched_at < now() - make_interval(secs => %(resend_after_s)s)))
+           OR dispatched_at < now() - make_interval(secs => %(resend_after_s)s))
     ORDER BY created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
 SENT = "UPDATE jobs SET dispatched_at = now() WHERE id = ANY(%s)"
@@ -207,12 +207,12 @@ def reopen(conn: Conn, tenant_id: UUID, job_id: UUID) -> bool:
     return row is not None
 
 
-def take_unsent(conn: Conn, limit: int, resend: bool, resend_after_s: float) -> list[tuple[UUID, str]]:
+def take_unsent(conn: Conn, limit: int, resend_after_s: float) -> list[tuple[UUID, str]]:
     """Up to `limit` jobs (id, kind) to hand to the broker, marked as sent in this transaction.
 
-    With `resend`, also those sent long ago that nobody has claimed: the broker may have lost them.
+    With them those sent longer ago than `resend_after_s` that nobody has claimed: the broker may have lost them.
     """
-    values = {"max": MAX_ATTEMPTS, "limit": limit, "resend": resend, "resend_after_s": resend_after_s}
+    values = {"max": MAX_ATTEMPTS, "limit": limit, "resend_after_s": resend_after_s}
     rows = conn.execute(TO_SEND, values).fetchall()
     conn.execute(SENT, ([job_id for job_id, _ in rows],))
     return [(job_id, kind) for job_id, kind in rows]

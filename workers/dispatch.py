@@ -21,6 +21,7 @@ log = logging.getLogger("citadel.dispatch")
 
 QUEUE_LIMIT = 200  # messages in Redis that no worker has taken
 RESEND_AFTER_S = 10.0  # sent, not claimed, and the queue is empty: the message is lost
+RESEND_ANYWAY_S = 900.0  # or lost while others kept the queue from emptying; sent twice is done once
 POLL_S = 0.2
 AWAY_S = 1.0  # between tries while Postgres or Redis is away
 
@@ -43,7 +44,8 @@ def dispatch_once(store: Store, broker: RedisBroker, app: Celery) -> int:
     waiting = broker.queue_length()
     with writing(store) as conn:
         jobs.quarantine_spent(conn)
-        due = jobs.take_unsent(conn, max(0, QUEUE_LIMIT - waiting), waiting == 0, RESEND_AFTER_S)
+        resend_after_s = RESEND_ANYWAY_S if waiting else RESEND_AFTER_S
+        due = jobs.take_unsent(conn, max(0, QUEUE_LIMIT - waiting), resend_after_s)
         for job_id, _ in due:
             _send(app, str(job_id))
     return len(due)
