@@ -61,7 +61,15 @@ def get_caller(
         key = keys.find_key(conn, credentials.credentials)
     if key is None:
         raise Unauthenticated(NOBODY)
-    return Caller(key, _principal(key, request.headers.getlist(ACT_FOR)))
+    return Caller(key, _principal(key, [_utf8(name) for name in request.headers.getlist(ACT_FOR)]))
+
+
+def _utf8(header: str) -> str:
+    """The header's text. A server hands its bytes over as Latin-1, which would make another user of `user:jürgen`."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeDecodeError as error:
+        raise InvalidLabel("X-Citadel-Act-For is not UTF-8") from error
 
 
 def _principal(key: ApiKey, act_for: list[str]) -> Principal:

@@ -13,6 +13,7 @@ from core.errors import CitadelError
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER_S = 2
+MAX_DETAIL = 1000  # characters
 
 # The first class that the error is an instance of decides.
 STATUS: tuple[tuple[type[CitadelError], int], ...] = (
@@ -45,8 +46,9 @@ def status_of(error: CitadelError) -> int:
 
 def problem(status: int, code: str, detail: str) -> JSONResponse:
     """A problem document. Nothing in it differs between two requests for the same kind of thing."""
+    told = detail.encode(errors="backslashreplace").decode()[:MAX_DETAIL]  # it may hold what the caller sent
     body = {"type": f"urn:citadel:{code}", "title": HTTPStatus(status).phrase, "status": status, "code": code,
-            "detail": detail}  # fmt: skip
+            "detail": told}  # fmt: skip
     headers = {429: {"Retry-After": str(RETRY_AFTER_S)}, 503: {"Retry-After": str(RETRY_AFTER_S)},
                401: {"WWW-Authenticate": "Bearer"}}.get(status)  # fmt: skip
     return JSONResponse(body, status, headers, PROBLEM_JSON)
@@ -77,7 +79,9 @@ def _validation(request: Request, error: Exception) -> JSONResponse:
 def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-    return problem(error.status_code, code, str(error.detail))
+    response = problem(error.status_code, code, str(error.detail))
+    response.headers.update(error.headers or {})  # such as Allow, of a 405
+    return response
 
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:

@@ -1,21 +1,39 @@
-"""Prometheus metrics: counters of this process, and on each scrape what Postgres and Redis tell."""
+"""Prometheus metrics: a tenant's counters in this process, and on each scrape what Postgres and Redis tell."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from uuid import UUID
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from api.service import Service
 from core.errors import BrokerUnavailable
 from store import jobs, sources
-from store.pool import writing
+from store.pool import reading_tenant
 
 
 class Metrics:
-    """One registry an app, so that two apps in a process do not share counters."""
+    """One registry a tenant: a scrape shows its caller's own, and two apps in a process do not share counters."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tenants: dict[UUID, TenantMetrics] = {}
+
+    def of(self, tenant_id: UUID) -> "TenantMetrics":
+        """The tenant's metrics."""
+        with self._lock:
+            if tenant_id not in self._tenants:
+                self._tenants[tenant_id] = TenantMetrics(tenant_id)
+            return self._tenants[tenant_id]
+
+
+class TenantMetrics:
+    """A tenant's counters and gauges."""
+
+    def __init__(self, tenant_id: UUID) -> None:
+        self._tenant_id = tenant_id
         self._registry = CollectorRegistry()
         registry = self._registry
         self.searches = Counter(
@@ -27,7 +45,8 @@ class Metrics:
         )
         self._jobs = Gauge("citadel_jobs", "Jobs by kind and state", ["kind", "state"], registry=registry)
         self._oldest = Gauge("citadel_oldest_job_seconds", "Age of the oldest open job", registry=registry)
-        self._queue = Gauge("citadel_queue_depth", "Messages in Redis that no worker has taken", registry=registry)
+        self._queue = Gauge("citadel_queue_depth", "Messages in Redis that no worker has taken, of all tenants",
+                            registry=registry)  # fmt: skip
         self._success = Gauge("citadel_source_last_success_timestamp_seconds", "Last complete refresh", ["source"],
                               registry=registry)  # fmt: skip
 
@@ -45,8 +64,9 @@ class Metrics:
 
     def render(self, service: Service) -> bytes:
         """The exposition text."""
-        with writing(service.store) as conn:
+        with reading_tenant(service.store, self._tenant_id) as conn:  # whose policies show this tenant's rows alone
             self._jobs.clear()
+            self._success.clear()
             for kind, state, count in jobs.counts(conn):
                 self._jobs.labels(kind, state).set(count)
             self._oldest.set(jobs.oldest_open_s(conn))

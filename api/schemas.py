@@ -9,6 +9,7 @@ from core.labels import make_labels
 from core.records import Labels, SearchRequest
 
 MAX_METADATA = 64 * 1024  # bytes of JSON
+MAX_NESTING = 32  # levels of JSON; what is kept must come out again, and pydantic's own writer ends at 255
 
 
 def _storable(text: str) -> str:
@@ -18,17 +19,25 @@ def _storable(text: str) -> str:
 
 
 def _storable_json(value: dict[str, Any]) -> dict[str, Any]:
+    if _deeper(value, MAX_NESTING):
+        raise ValueError(f"may nest {MAX_NESTING} deep")
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("must be JSON without NaN or infinities, not too deep") from error
+    except ValueError as error:
+        raise ValueError("must be JSON without NaN or infinities") from error
     _storable(text)
     if "\\u0000" in text or len(text.encode()) > MAX_METADATA:
         raise ValueError(f"may hold no NUL and up to {MAX_METADATA} bytes")
     return value
 
 
+def _deeper(value: Any, levels: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_deeper(part, levels - 1) for part in parts)
+
+
 Text = Annotated[str, AfterValidator(_storable)]
+Question = Annotated[Text, Field(min_length=1, max_length=8000)]
 JsonObject = Annotated[dict[str, Any], AfterValidator(_storable_json)]
 
 
@@ -92,8 +101,8 @@ class DocumentIn(UploadIn):
 class SearchIn(Body):
     """A question."""
 
-    query: Text = Field(min_length=1, max_length=8000)
-    queries: list[Text] = Field(default=[], max_length=8, description="Variants of the question, searched with it.")
+    query: Question
+    queries: list[Question] = Field(default=[], max_length=8, description="Variants of the question, searched with it.")
     top_k: int = Field(default=8, ge=1, le=100)
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     filters: dict[str, Any] | None = None
@@ -108,7 +117,7 @@ class SearchIn(Body):
 
     def record(self) -> SearchRequest:
         """As the search takes it."""
-        return SearchRequest(**{**self.model_dump(), "queries": tuple(self.queries)})
+        return SearchRequest(**{**dict(self), "queries": tuple(self.queries)})
 
 
 class SourceIn(Body):

@@ -27,6 +27,7 @@ SET_SCOPE = "SELECT set_config('citadel.tenant', %s, true), set_config('citadel.
 
 
 USE_SNAPSHOT = "SET TRANSACTION SNAPSHOT {}"
+TOO_MUCH = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex)
 SET_TIMEOUT = "SELECT set_config('statement_timeout', %s, true)"
 
 
@@ -119,6 +120,8 @@ def writing(store: Store) -> Iterator[Conn]:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except TOO_MUCH as error:  # operational to the driver, but no later call will do better
+        raise Invalid(f"more than the database takes: {str(error).splitlines()[0]}") from error
     except (psycopg.OperationalError, PoolTimeout) as error:
         raise StoreUnavailable(f"Postgres did not answer: {str(error).splitlines()[0]}") from error
     except psycopg.DataError as error:

@@ -107,12 +107,12 @@ def add(
 
 def named(conn: Conn, tenant_id: UUID, name: str) -> Source:
     """A source by name. Raises NotFound."""
-    return _one(conn.execute(BY_NAME, (tenant_id, name)).fetchone(), name)
+    return _one(conn.execute(BY_NAME, (tenant_id, name)).fetchone(), f"there is no source {name!r}")
 
 
 def by_id(conn: Conn, tenant_id: UUID, source_id: UUID) -> Source:
     """A source by id. Raises NotFound."""
-    return _one(conn.execute(BY_ID, (tenant_id, source_id)).fetchone(), str(source_id))
+    return _one(conn.execute(BY_ID, (tenant_id, source_id)).fetchone(), "there is no such source")
 
 
 def all_of(conn: Conn, tenant_id: UUID) -> list[Source]:
@@ -159,9 +159,9 @@ def last_successes(conn: Conn) -> list[tuple[str, float]]:
     return [(name, at) for name, at in conn.execute(LAST_SUCCESS).fetchall()]
 
 
-def _one(row: tuple[Any, ...] | None, what: str) -> Source:
+def _one(row: tuple[Any, ...] | None, absent: str) -> Source:
     if row is None:
-        raise NotFound(f"there is no source {what!r}")
+        raise NotFound(absent)
     return _source(row)
 
 

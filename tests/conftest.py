@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from fastapi.testclient import TestClient
 
+from api.app import create_app
+from api.service import Service
 from core.records import AccessScope, Chunk, Labels, Lease, ParsedDocument, Principal, Profile, Submission, Submitted
 from embedded.place import erase_servers
 from embedded.postgres import start_postgres
@@ -23,8 +27,9 @@ from models.embedder import Embedder, open_embedder
 from models.fake_embedder import FakeEmbedder
 from retrieval.lexical import RankBm25Index
 from retrieval.search import Searcher
-from store import access, chunks, documents, jobs, sources
+from store import access, chunks, documents, jobs, keys, sources
 from store.blobs import FsspecBlobs
+from store.broker import RedisBroker
 from store.migrate import as_owner, create_database, migrate, role_url
 from store.pool import Store, open_store, reading_tenant, writing
 from store.profiles import ensure_profile, ensure_tenant, live_profile
@@ -69,8 +74,8 @@ def redis_server(state: Path) -> Iterator[Server]:
     server.stop()
 
 
-@pytest.fixture
-def database_url(postgres: Server) -> Iterator[str]:
+@contextmanager
+def cloned(postgres: Server) -> Iterator[str]:
     """An administrator's URL of a fresh database, cloned from the template."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(postgres.url, autocommit=True) as conn:
@@ -78,6 +83,13 @@ def database_url(postgres: Server) -> Iterator[str]:
     yield create_database(postgres.url, name)
     with psycopg.connect(postgres.url, autocommit=True) as conn:
         conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(postgres: Server) -> Iterator[str]:
+    """The test's own database."""
+    with cloned(postgres) as url:
+        yield url
 
 
 @pytest.fixture
@@ -201,3 +213,29 @@ def searcher(world: World) -> Iterator[Searcher]:
     opened = Searcher(world.store, world.embedder, RankBm25Index(world.store))
     yield opened
     opened.threads.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The API over the world, in this process."""
+
+    http: TestClient
+    world: World
+
+    def key(self, name: str, *scopes: str, **limits: Any) -> dict[str, str]:
+        """The header of a new key of the world's tenant; `limits` as `create_key` takes them."""
+        with writing(self.world.store) as conn:
+            secret = keys.create_key(conn, self.world.tenant_id, name, scopes, **limits)
+        return {"Authorization": f"Bearer {secret}"}
+
+
+MAX_BODY = 200_000  # bytes, of the API under test
+
+
+@pytest.fixture
+def api(world: World, searcher: Searcher, redis_server: Server) -> Iterator[Api]:
+    """The API, started; what goes wrong in it is answered, not raised."""
+    service = Service(world.store, world.blobs, searcher, RedisBroker(redis_server.url), MAX_BODY)
+    app = create_app(lambda: nullcontext(service), MAX_BODY)
+    with TestClient(app, raise_server_exceptions=False) as http:
+        yield Api(http, world)

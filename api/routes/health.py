@@ -33,8 +33,10 @@ def readyz(service: ServiceDep) -> JSONResponse:
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 def metrics(caller: Operator, service: ServiceDep, request: Request) -> Any:
-    """Counters of this process, and the state of the queue and the sources."""
-    return Response(request.app.state.metrics.render(service), media_type=CONTENT_TYPE_LATEST)
+    """The tenant's counters in this process, its jobs and sources, and the length of the queue."""
+    return Response(
+        request.app.state.metrics.of(caller.principal.tenant_id).render(service), media_type=CONTENT_TYPE_LATEST
+    )
 
 
 def _database(service: ServiceDep) -> str:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 
 from api.answers import SearchOut, search_out
 from api.deps import Caller, Reader, ServiceDep
+from api.metrics import TenantMetrics
 from api.schemas import SearchIn
 from core.records import SearchAnswer
 from retrieval.search import search
@@ -17,10 +18,11 @@ router = APIRouter(prefix="/v1", tags=["search"])
 @router.post("/search", response_model=SearchOut, summary="Search what the caller may see")
 def post_search(body: SearchIn, caller: Reader, service: ServiceDep, request: Request) -> dict[str, Any]:
     """Passages with citations, and a ready `context` whose markers match them."""
-    with request.app.state.metrics.searching(body.mode):
+    metrics: TenantMetrics = request.app.state.metrics.of(caller.principal.tenant_id)
+    with metrics.searching(body.mode):
         answer = search(service.searcher, caller.principal, body.record(), caller.request_id)
     for stage in answer.degraded:
-        request.app.state.metrics.degraded.labels(stage).inc()
+        metrics.degraded.labels(stage).inc()
     _record(service, caller, answer)
     return search_out(answer, operator="operate" in caller.key.scopes and not caller.acting_for)
 
