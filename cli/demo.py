@@ -139,7 +139,9 @@ def _text(outcome: dict[str, Any]) -> str:
                          f"characters {citation['start']}–{citation['end']}"
                          f"{'' if citation['resolves'] else '  DOES NOT RESOLVE'}")  # fmt: skip
             lines.append(f"      {' '.join(citation['text'].split())[:160]}…")
-    measures = "  ".join(f"{name} {value:.3f}" for name, value in outcome["measures"].items())
-    lines.append(f"\n{outcome['golden_questions']} golden questions: {measures}")
+    lines.append(f"\n{outcome['golden_questions']} golden questions" + "".join(f"{f'@{k}':>8}" for k in CUTOFFS))
+    for name in ("P", "R", "nDCG", "RR"):
+        values = "".join(f"{outcome['measures'][f'{name}@{k}']:8.3f}" for k in CUTOFFS)
+        lines.append(f"{name:20}{values}")
     lines.append(f"forbidden documents returned: {outcome['forbidden']}")
     return "\n".join(lines)
