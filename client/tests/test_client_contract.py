@@ -144,7 +144,8 @@ def test_documents_are_listed_over_pages(client: CitadelClient, place: Place) ->
         assert record.job_id is not None
         client.wait(record.job_id)
     listed = [d.external_id for d in client.acting_for(ana(place)).documents(page_size=2)]
-    assert sorted(listed) == sorted(wanted)
+    assert len(listed) == len(set(listed))
+    assert {name for name in listed if name.startswith(f"client/{place.word}/")} == wanted  # a server may show others
     assert list(client.acting_for(ben(place)).documents()) == []
 
 

@@ -1,5 +1,6 @@
 """The main job from HTTP through Celery to a cited answer, with what must be refused refused."""
 
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from citadel_client import CitadelClient, Labels, NewDocument, NotFound
+from pypdf import PdfWriter
 
 from tests.acceptance.conftest import ROOT, Stack
 
@@ -117,14 +119,31 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(stack: Stack, folder: 
     (broken / "empty.txt").write_bytes(b"")
     (broken / "empty.docx").write_bytes(b"")
     (broken / "cut.pdf").write_bytes(pdf[: len(pdf) // 2])
+    (broken / "locked.pdf").write_bytes(encrypted(pdf))
     (broken / "fine.txt").write_text("A sentence about marmalade that parses.")
     refresh(stack)
     jobs = json.loads(stack.citadel("jobs", "list", "--state", "failed", "--json"))
     assert sorted(j["error_code"] for j in jobs) == [
-        "corrupt_document", "empty_document", "empty_document", "unsupported_type",
+        "corrupt_document", "empty_document", "empty_document", "encrypted_document", "unsupported_type",
     ]  # fmt: skip
     assert all(j["error"] for j in jobs)
     shutil.rmtree(broken)
+
+
+def encrypted(pdf: bytes) -> bytes:
+    """The same PDF behind a password."""
+    writer = PdfWriter(clone_from=io.BytesIO(pdf))
+    writer.encrypt("a password", algorithm="AES-256")
+    locked = io.BytesIO()
+    writer.write(locked)
+    return locked.getvalue()
+
+
+def test_the_clients_contract_holds_against_the_real_server(stack: Stack) -> None:
+    environment = {**os.environ, "CITADEL_URL": stack.url, "CITADEL_KEY": stack.key}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "client/tests/test_client_contract.py"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout[-3000:]
 
 
 def test_flushing_the_broker_loses_nothing(stack: Stack) -> None:
