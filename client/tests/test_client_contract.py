@@ -145,8 +145,8 @@ def test_documents_are_listed_over_pages(client: CitadelClient, place: Place) ->
         client.wait(record.job_id)
     listed = [d.external_id for d in client.acting_for(ana(place)).documents(page_size=2)]
     assert len(listed) == len(set(listed))
-    assert {name for name in listed if name.startswith(f"client/{place.word}/")} == wanted  # a server may show others
-    assert list(client.acting_for(ben(place)).documents()) == []
+    assert wanted <= set(listed)  # a server may hold more that everybody sees
+    assert not wanted & {d.external_id for d in client.acting_for(ben(place)).documents()}
 
 
 def test_a_batch_answers_each_document_in_order(client: CitadelClient, place: Place) -> None:
