@@ -1,12 +1,13 @@
 """Submission, labels, deletion and publication: what holds when, for whom, and what a late worker may still do."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from core.errors import NotFound, VersionConflict
+from core.errors import Invalid, NotFound, VersionConflict
 from core.records import Labels, Submission, Submitted
 from ingest import submit as ingestion
 from store import access, documents, jobs, sources
@@ -127,6 +128,12 @@ def test_a_thousand_labels_fit(world: World) -> None:
     submitted = world.add("d", "shared by hand", people)
     assert world.submit("d", "shared by hand", people).unchanged
     assert in_force(world, submitted.document_id).allow == people
+
+
+def test_what_no_index_holds_is_invalid_and_not_a_passing_failure(world: World) -> None:
+    name = random.Random(1).randbytes(8000).hex()  # a btree takes rows of 2704 bytes
+    with pytest.raises(Invalid), writing(world.store) as conn:
+        sources.ensure_api_source(conn, world.tenant_id, name)
 
 
 # --- labels over time ---------------------------------------------------------------------------------------------
