@@ -88,7 +88,7 @@ class Fleet:
         """The process id of the pool's child that has this job."""
         active = self.app.control.inspect(destination=[self.name], timeout=2).active() or {}
         found = [task["worker_pid"] for tasks in active.values() for task in tasks if task["args"] == [str(job_id)]]
-        return int(found[0]) if found else None
+        return next((pid for pid in found if alive(pid)), None)  # Celery takes seconds to notice that one died
 
     def kill_whoever_does(self, submitted: Submitted, attempt: int) -> int:
         """kill -9 the pool's child in the middle of this attempt; returns its process id."""
@@ -98,11 +98,8 @@ class Fleet:
             victim = self.working_on(submitted.job_id)
             if victim is None:
                 return False
-            with suppress(ProcessLookupError):  # Celery takes a moment to notice the last one's death
-                os.kill(victim, signal.SIGSTOP)  # so that it is still at it when it is looked at
+            os.kill(victim, signal.SIGSTOP)  # so that it is still at it when it is looked at
             job = self.job(submitted)
-            if not alive(victim):
-                return False
             if job.attempts != attempt or job.state in (*ENDED, "accepted"):
                 os.kill(victim, signal.SIGCONT)
                 assert job.state not in ENDED, f"attempt {attempt} of {job} was too quick to be killed"
