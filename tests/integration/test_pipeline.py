@@ -15,12 +15,13 @@ import numpy.typing as npt
 import pytest
 from psycopg import sql
 
-from core.errors import EmptyDocument, Invalid
-from core.records import Job, Labels, Submission, Submitted
+from core.errors import EmptyDocument, Invalid, StoreUnavailable
+from core.records import Job, Labels, ParsedDocument, Submission, Submitted
 from ingest import submit
 from ingest.attempt import attempt
+from ingest.parsers.plain import parse_text
 from ingest.pipeline import Pipeline
-from ingest.sandbox import ParserSandbox
+from ingest.sandbox import ParseLimits, ParserSandbox
 from models.fake_embedder import FakeEmbedder
 from store import changes, jobs
 from store.blobs import FsspecBlobs
@@ -335,8 +336,6 @@ def test_a_lost_connection_costs_an_attempt_and_no_document(world: World, pipeli
 
 
 def attempted_or_error(pipeline: Pipeline, submitted: Submitted) -> str:
-    from core.errors import StoreUnavailable
-
     try:
         return attempted(pipeline, submitted)
     except StoreUnavailable as error:
@@ -350,8 +349,6 @@ def poisoned(content: bytes, filename: str | None, declared: str | None, max_pag
     """A parser that a certain document kills; it is run in the sandbox's child."""
     if b"POISON" in content:
         os.abort()
-    from ingest.parsers.plain import parse_text
-
     return parse_text(content)
 
 
@@ -366,6 +363,19 @@ def test_a_document_that_kills_its_parser_fails_and_its_neighbours_are_done(worl
 
 
 # --- kill -9 at every step ------------------------------------------------------------------------------------------
+
+
+class Inside(ParserSandbox):
+    """Parses in this process: it dies with it, and need not be started."""
+
+    def parse(
+        self,
+        content: bytes,
+        filename: str | None = None,
+        declared_mime: str | None = None,
+        limits: ParseLimits | None = None,
+    ) -> ParsedDocument:
+        return parse_text(content)
 
 
 class DeadlyBlobs(FsspecBlobs):
@@ -402,8 +412,7 @@ def die(app_url: str, maintenance_url: str, blob_url: str, job_id: UUID, step: s
     """In a process of its own: one attempt that ends with it."""
     store = open_store(app_url, maintenance_url, size=2)
     blobs = DeadlyBlobs(blob_url) if step == "fetch" else FsspecBlobs(blob_url)
-    entry = "tests.integration.test_pipeline:poisoned"
-    pipeline = Pipeline(store, blobs, ParserSandbox(entry=entry), DeadlyEmbedder(step), 60)
+    pipeline = Pipeline(store, blobs, Inside(), DeadlyEmbedder(step), 60)
     attempt(pipeline, job_id)
 
 
