@@ -501,7 +501,7 @@ POISONS: dict[bytes, str] = {
     b"nul.md": '---\ntitle: "a\\0b"\n---\ntext',
     b"label.md": "---\nlabels: {allow: [finance]}\n---\ntext",
     b"nan.md": "---\nmetadata: {n: .nan}\n---\ntext",
-    b"/".join([b"long" * 20] * 13) + b"/x.txt": "text",  # over 1,024 characters
+    b"/".join([b"long" * 20] * 12) + b"/" + b"x" * 99: "text",  # over 1,024 characters
     b"/".join(["ä🗝語".encode() * 20] * 12) + b"/x.txt": "text",  # over 2,048 bytes: no btree row holds it
 }
 
