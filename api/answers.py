@@ -18,8 +18,8 @@ LABELS = {"allow": ["group:staff"], "deny": [], "classification": "internal"}
 
 DOCUMENT_EXAMPLE: dict[str, Any] = {
     "document_id": DOCUMENT, "source": "api", "external_id": "handbook/travel.md", "title": "Travel policy",
-    "uri": None, "version": 1, "mime_type": "text/markdown", "metadata": {"team": "ops"}, "labels": LABELS,
-    "created_at": WHEN, "updated_at": WHEN,
+    "uri": None, "version": 1, "latest_version": 1, "mime_type": "text/markdown", "metadata": {"team": "ops"},
+    "labels": LABELS, "created_at": WHEN, "updated_at": WHEN,
 }  # fmt: skip
 JOB_EXAMPLE: dict[str, Any] = {
     "job_id": JOB,
@@ -93,6 +93,7 @@ class DocumentOut(BaseModel):
     title: str | None
     uri: str | None
     version: int | None
+    latest_version: int
     mime_type: str | None
     metadata: dict[str, Any]
     labels: LabelsIn | None = None
@@ -236,6 +237,7 @@ def document_out(document: Document, with_labels: bool) -> DocumentOut:
         title=document.title,
         uri=document.uri,
         version=document.version,
+        latest_version=document.latest_version,
         mime_type=document.mime_type,
         metadata=document.metadata,
         labels=labels_out(document.labels) if with_labels else None,

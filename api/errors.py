@@ -44,6 +44,12 @@ def status_of(error: CitadelError) -> int:
     return next(status for kind, status in STATUS if isinstance(error, kind))
 
 
+def told(error: CitadelError) -> str:
+    """What a caller may read: what is down or misconfigured behind the API is the operator's, in the log."""
+    open_to_all = status_of(error) < 500 or isinstance(error, errors.NotYetIndexed)
+    return str(error) if open_to_all else "try again shortly"
+
+
 def problem(status: int, code: str, detail: str) -> JSONResponse:
     """A problem document. Nothing in it differs between two requests for the same kind of thing."""
     body = {"type": f"urn:citadel:{code}", "title": HTTPStatus(status).phrase, "status": status, "code": code,
@@ -63,10 +69,7 @@ def install(app: FastAPI) -> None:
 
 def _citadel(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, CitadelError)
-    status = status_of(error)
-    # What is down or misconfigured behind the API is the operator's to read, in the log, not the caller's.
-    detail = str(error) if status < 500 or isinstance(error, errors.NotYetIndexed) else "try again shortly"
-    return problem(status, error.code, detail)
+    return problem(status_of(error), error.code, told(error))
 
 
 def _validation(request: Request, error: Exception) -> JSONResponse:

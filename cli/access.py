@@ -95,7 +95,15 @@ def groups() -> None:
 @as_json
 @pass_settings
 def load_groups(settings: Settings, file: Path, as_json: bool) -> None:
-    """Make the groups and clearances of FILE the tenant's; they hold at the next query."""
+    """Make the groups and clearances of FILE the tenant's; they hold at the next query.
+
+    \b
+    groups:
+      group:staff: [group:finance, user:ben@acme.example]    # members: users or, nested, groups
+      group:finance: [user:ana@acme.example]
+    clearances:                                              # above the tenant's default, internal
+      user:ana@acme.example: confidential
+    """
     members, clearances = read_groups(file)
     with opened_store(settings) as store:
         tenant_id = tenant_of(store, settings)
@@ -116,6 +124,8 @@ def read_groups(file: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
         raise InvalidRules(f"{file} must be a mapping with `groups` and `clearances`")
     members: Any = content.get("groups") or {}
     clearances: Any = content.get("clearances") or {}
-    if not all(isinstance(each, list) for each in members.values()):
-        raise InvalidRules(f"{file}: a group is a list of members")
+    if not isinstance(members, dict) or not all(isinstance(each, list) for each in members.values()):
+        raise InvalidRules(f"{file}: `groups` maps each group to a list of its members")
+    if not isinstance(clearances, dict):
+        raise InvalidRules(f"{file}: `clearances` maps a user to a classification")
     return {str(k): [str(m) for m in v] for k, v in members.items()}, {str(k): str(v) for k, v in clearances.items()}

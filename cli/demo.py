@@ -49,7 +49,8 @@ def demo(settings: Settings, example: Path, question: str, as_json: bool) -> Non
         click.echo(text, err=as_json)
 
     os.umask(0o077)
-    own = replace(settings, state=settings.state / "demo", port=0)
+    # never a database, a broker or a bucket of the caller's: the demo replaces groups and adds documents
+    own = replace(Settings(), state=settings.state / "demo", port=0, worker_processes=settings.worker_processes)
     try:
         with Supervisor(own.state, say) as supervisor:
             running = bring_up(supervisor, own, dict(os.environ), say)

@@ -44,9 +44,7 @@ def search_command(
 
 def as_text(answer: SearchAnswer) -> str:
     """Passages as a person reads them."""
-    if not answer.passages:
-        return "nothing that this person may see matches"
-    parts = [_passage(passage) for passage in answer.passages]
+    parts = [_passage(passage) for passage in answer.passages] or ["nothing that this person may see matches"]
     if answer.degraded:
         parts.append(f"(without: {', '.join(answer.degraded)})")
     return "\n\n".join(parts)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from cli.prepare import prepare_database
 from core.config import RUNTIME_FILE, Settings, environment_of
-from core.errors import Conflict, Misconfigured
+from core.errors import Misconfigured
 from embedded.postgres import start_postgres
 from embedded.redis import start_redis
 from embedded.state import free_port
 from embedded.supervisor import Child, Supervisor
-from store import keys
+from store import audit, keys
 from store.migrate import create_database, role_url
 from store.pool import open_store, writing
 from store.profiles import tenant_named
@@ -94,20 +94,21 @@ def _passwords(path: Path) -> dict[str, str]:
 
 
 def _operator_key(settings: Settings) -> Path:
-    """The file with a key of every scope, made at the first start."""
+    """The file with a key of every scope; a new key when the file's is not one of this database and tenant."""
     path = settings.state / KEY_FILE
-    if path.is_file():
-        return path
     store = open_store(settings.app_database_url, settings.maintenance_database_url, size=1)
     try:
         with writing(store) as conn:
             tenant_id = tenant_named(conn, settings.tenant)
-            keys.revoke_key(conn, tenant_id, "operator")
-            write_private(path, keys.create_key(conn, tenant_id, f"operator-{secrets.token_hex(3)}", KEY_SCOPES))
-    except Conflict as error:
-        raise Misconfigured(f"{error}; the file {path} is lost") from error
+            known = keys.find_key(conn, path.read_text().strip()) if path.is_file() else None
+            if known is not None and known.tenant_id == tenant_id:
+                return path
+            name = f"operator-{secrets.token_hex(3)}"
+            secret = keys.create_key(conn, tenant_id, name, KEY_SCOPES)
+        audit.record(store, tenant_id, "key.create", actor="service:up", resource=f"key:{name}")
     finally:
         store.close()
+    write_private(path, secret)
     return path
 
 

@@ -132,6 +132,7 @@ class Document:
     title: str | None
     uri: str | None
     version: int | None  # the current, indexed version; None until the first is indexed
+    latest_version: int  # the submitted one: what If-Match is compared with
     mime_type: str | None
     labels: Labels
     metadata: dict[str, Any]

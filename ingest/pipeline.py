@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from core.errors import LeaseLost, ModelMismatch, Retryable
-from core.records import Lease, Profile
+from core.errors import LeaseLost, Retryable
+from core.records import Lease
 from ingest.chunk import ChunkBudget, chunk
 from ingest.sandbox import ParserSandbox
-from models.embedder import Embedder
+from models.embedder import Embedder, check_model
 from store import chunks, jobs
 from store.blobs import BlobStore
 from store.pool import Store, writing
@@ -57,19 +57,6 @@ def index_version(pipeline: Pipeline, lease: Lease) -> None:
             jobs.set_state(conn, lease, "indexing")
         with writing(pipeline.store) as conn:
             chunks.publish(conn, lease, profile.id, parsed, pieces, vectors, clock.ms)
-
-
-def check_model(embedder: Embedder, profile: Profile) -> None:
-    """Raises ModelMismatch unless the profile's vectors are this embedder's."""
-    if (embedder.name, embedder.dimensions, embedder.precision) != (
-        profile.model,
-        profile.dimensions,
-        profile.precision,
-    ):
-        raise ModelMismatch(
-            f"CITADEL_MODEL is {embedder.name!r}, the live profile's model is {profile.model!r}: set it so, "
-            "or make a profile for the new model"
-        )
 
 
 @contextmanager

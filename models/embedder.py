@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import ModelMismatch
+from core.records import Profile
 from models import minilm
 from models.fake_embedder import FakeEmbedder
 from models.openvino_encoder import open_minilm
@@ -67,3 +68,16 @@ def open_embedder(model: str, cache_dir: Path, threads: int | None = None, preci
             f"{model!r} computes in {embedder.precision}, the profile says {precision}: make a profile for it"
         )
     return embedder
+
+
+def check_model(embedder: Embedder, profile: Profile) -> None:
+    """Raises ModelMismatch unless the profile's vectors are this embedder's."""
+    if (embedder.name, embedder.dimensions, embedder.precision) != (
+        profile.model,
+        profile.dimensions,
+        profile.precision,
+    ):
+        raise ModelMismatch(
+            f"CITADEL_MODEL is {embedder.name!r}, the live profile's model is {profile.model!r}: set it so, "
+            "or make a profile for the new model"
+        )

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from core.errors import Invalid, NotYetIndexed, Overloaded
 from core.records import Candidate, Principal, SearchAnswer, SearchRequest
-from models.embedder import Embedder
+from models.embedder import Embedder, check_model
 from models.reranker import Reranker
 from retrieval.assemble import assemble
 from retrieval.fuse import convex
@@ -64,7 +64,9 @@ def _search(searcher: Searcher, principal: Principal, request: SearchRequest, re
         with stages.timed("authorize") as note:
             scope = access.enter_scope(conn, principal)
             view = View(scope, export_snapshot(conn))
-            scan = Scan(scope.tenant_id, profiles.live_profile(conn, scope.tenant_id).id, scope.label_set_ids, where)
+            profile = profiles.live_profile(conn, scope.tenant_id)
+            check_model(searcher.embedder, profile)
+            scan = Scan(scope.tenant_id, profile.id, scope.label_set_ids, where)
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
         questions = (request.query, *request.queries)
         dense_leg = request.mode != "lexical" and stages.start("dense", _dense, searcher, view, scan, questions)

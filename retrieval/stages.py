@@ -1,5 +1,6 @@
 """The stages of one search: each is timed, runs against the search's deadline, and may fail on its own."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from core.errors import Retryable
+from core.errors import DeadlineExceeded, Permanent, Retryable
 from core.records import Candidate, Stage
 
 
@@ -25,6 +26,9 @@ class StageThreads:
         """End the threads, at once or when their calls are done."""
         for pool in self._pools.values():
             pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+log = logging.getLogger("citadel.search")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,9 @@ class Stages:
             return []
         try:
             found = leg.future.result(timeout=self.left_s())
-        except (Retryable, TimeoutError) as error:
+        except Permanent:  # the request's own fault, or the installation's: no answer is right
+            raise
+        except Exception as error:  # noqa: BLE001  late or broken: the answer goes on without it, and says so
             leg.future.cancel()  # one that waits for a thread is not worth it any more
             self.degrade(leg.name, leg.started, error)
             return []
@@ -72,7 +78,13 @@ class Stages:
 
     def degrade(self, name: str, started: float, error: Exception) -> None:
         """The answer goes on without this stage, and says so."""
-        reason = error.code if isinstance(error, Retryable) else "deadline_exceeded"
+        reason = "internal"
+        if isinstance(error, Retryable):
+            reason = error.code
+        elif isinstance(error, TimeoutError):
+            reason = DeadlineExceeded.code
+        else:
+            log.error("the stage %s broke", name, exc_info=error)
         self._degraded.append(name)
         self._activity.append(Stage(name, _ms_since(started), {"failed": reason}))
 
@@ -86,7 +98,9 @@ class Stages:
         future: Future[list[float]] = self._threads.submit(name, call)
         try:
             result = future.result(timeout=self.left_s())
-        except (Retryable, TimeoutError) as error:
+        except Permanent:
+            raise
+        except Exception as error:  # noqa: BLE001  as above
             future.cancel()
             self.degrade(name, started, error)
             return None

@@ -39,10 +39,8 @@ SET_LABELS = "UPDATE documents SET label_set_id = %s, updated_at = now() WHERE i
 # Not of versions that were replaced: opening what is read now does not open what it once said.
 SET_WANTED_LABELS = "UPDATE versions SET label_set_id = %s WHERE document_id = %s AND version >= %s"
 # Of failed ones too: such a job can be tried again.
-NARROW_PENDING = """
-    UPDATE versions SET label_set_id = %s
-    WHERE document_id = %s AND version <= %s AND state IN ('pending', 'failed')
-"""
+LABELS_BEFORE = "SELECT DISTINCT label_set_id FROM versions WHERE document_id = %s AND version < %s"
+NARROW_BEFORE = "UPDATE versions SET label_set_id = %s WHERE document_id = %s AND version < %s AND label_set_id = %s"
 BLOBS = "SELECT DISTINCT blob_key FROM versions WHERE document_id = %s"
 STILL_USED = "SELECT blob_key FROM versions WHERE blob_key = ANY(%s)"
 USE_BLOB = "SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))"
@@ -51,8 +49,8 @@ DELETE = "DELETE FROM documents WHERE id = %s"
 DELETE_CHUNKS = "DELETE FROM chunks WHERE document_id = %s"
 
 READ = """
-    SELECT d.id, s.name, d.external_id, d.title, d.uri, d.current_version, v.mime_type, l.allow, l.deny,
-           l.classification, d.metadata, d.created_at, d.updated_at
+    SELECT d.id, s.name, d.external_id, d.title, d.uri, d.current_version, d.latest_version, v.mime_type, l.allow,
+           l.deny, l.classification, d.metadata, d.created_at, d.updated_at
     FROM documents d
     JOIN sources s ON s.id = d.source_id
     JOIN label_sets l ON l.id = d.label_set_id
@@ -229,13 +227,26 @@ def _add_version(
 
 
 def _narrow(conn: Conn, tenant_id: UUID, document: _Locked, wanted: int) -> int:
-    in_force = wanted
-    if wanted != document.label_set_id:
-        old, new = access.labels_of(conn, document.label_set_id), access.labels_of(conn, wanted)
-        in_force = access.intern_labels(conn, tenant_id, access.narrowed(conn, tenant_id, old, new))
+    """The labels in force until the new version is indexed: nobody sees more than before, nor than `wanted` shows."""
+    in_force = _meet(conn, tenant_id, document.label_set_id, wanted)
+    if in_force != document.label_set_id:
         _move(conn, tenant_id, document, in_force)
-    conn.execute(NARROW_PENDING, (in_force, document.id, document.latest_version))  # nor may an older version reopen it
+    _narrow_before(conn, tenant_id, document, document.latest_version + 1, wanted)
     return in_force
+
+
+def _narrow_before(conn: Conn, tenant_id: UUID, document: _Locked, version: int, wanted: int) -> None:
+    """Versions before this one show no more than `wanted` does, for good: a wider one later does not reopen them."""
+    for (label_set_id,) in conn.execute(LABELS_BEFORE, (document.id, version)).fetchall():
+        meet = _meet(conn, tenant_id, label_set_id, wanted)
+        conn.execute(NARROW_BEFORE, (meet, document.id, version, label_set_id))
+
+
+def _meet(conn: Conn, tenant_id: UUID, old: int, new: int) -> int:
+    if old == new:
+        return old
+    labels = access.narrowed(conn, tenant_id, access.labels_of(conn, old), access.labels_of(conn, new))
+    return access.intern_labels(conn, tenant_id, labels)
 
 
 def _relabel_pending(conn: Conn, tenant_id: UUID, document: _Locked, wanted: int) -> Submitted:
@@ -252,7 +263,9 @@ def _set_metadata(conn: Conn, document: _Locked, submission: Submission) -> bool
 
 def _relabel(conn: Conn, tenant_id: UUID, document: _Locked, wanted: int) -> int:
     # with the current version, those under way: they must not bring the old labels back
-    conn.execute(SET_WANTED_LABELS, (wanted, document.id, document.current_version or 0))
+    current = document.current_version or 0
+    conn.execute(SET_WANTED_LABELS, (wanted, document.id, current))
+    _narrow_before(conn, tenant_id, document, current, wanted)
     return _move(conn, tenant_id, document, wanted)
 
 
@@ -263,6 +276,6 @@ def _move(conn: Conn, tenant_id: UUID, document: _Locked, label_set_id: int) -> 
 
 
 def _document(row: tuple[Any, ...]) -> Document:
-    document_id, source, external_id, title, uri, version, mime_type, allow, deny, classification, *rest = row
+    document_id, source, external_id, title, uri, version, latest, mime_type, allow, deny, classification, *rest = row
     labels = Labels(tuple(allow), tuple(deny), classification)
-    return Document(document_id, source, external_id, title, uri, version, mime_type, labels, *rest)
+    return Document(document_id, source, external_id, title, uri, version, latest, mime_type, labels, *rest)

@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from core.errors import Conflict, Invalid
+from core.labels import check_label
 from core.records import ApiKey
 from store.pool import Conn
 
@@ -48,6 +49,12 @@ def create_key(
     that is taken."""
     if unknown := set(scopes) - SCOPES:
         raise Invalid(f"unknown scopes {sorted(unknown)}: choose from {sorted(SCOPES)}")
+    if "ingest" in scopes and (ceiling is not None or max_classification is not None):
+        raise Invalid("a key with a ceiling or a highest classification cannot ingest: writing is not limited by them")
+    if require_act_for and "act_for" not in scopes:
+        raise Invalid("a key that must name the end user needs the scope act_for")
+    for label in ceiling or ():
+        check_label(label)
     secret = PREFIX + secrets.token_urlsafe(32)
     values = (tenant_id, name, _digest(secret), sorted(set(scopes)), None if ceiling is None else list(ceiling),
               max_classification, require_act_for, expires_at)  # fmt: skip

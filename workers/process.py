@@ -3,9 +3,9 @@
 from functools import cache
 
 from core.config import Settings
-from ingest.pipeline import Pipeline, check_model
+from ingest.pipeline import Pipeline
 from ingest.sandbox import ParserSandbox
-from models.embedder import open_embedder
+from models.embedder import check_model, open_embedder
 from store.blobs import FsspecBlobs
 from store.pool import open_store, writing
 from store.profiles import live_profile, tenant_named

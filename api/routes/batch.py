@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from api.deps import Caller, ServiceDep, Writer
+from api.errors import told
 from api.schemas import DocumentIn
 from api.service import Service
 from api.submissions import accept, from_text
@@ -67,7 +68,10 @@ async def _lines(request: Request, max_bytes: int) -> AsyncIterator[bytes | None
             yield None if skipping or len(held) + len(piece) > max_bytes else bytes(held + piece)
             held, skipping = bytearray(), False
         skipping = skipping or len(held) + len(rest) > max_bytes
-        held = bytearray() if skipping else held + rest
+        if skipping:
+            held.clear()
+        else:
+            held += rest
     if held or skipping:
         yield None if skipping else bytes(held)
 
@@ -84,5 +88,5 @@ def _answer(service: Service, caller: Caller, line: bytes | None) -> dict[str, A
         first = error.errors()[0]
         return {"error": {"code": "invalid", "detail": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}}
     except CitadelError as error:
-        return {"external_id": external_id, "error": {"code": error.code, "detail": str(error)}}
+        return {"external_id": external_id, "error": {"code": error.code, "detail": told(error)}}
     return {"external_id": external_id, **kept.model_dump(mode="json", exclude_none=True)}

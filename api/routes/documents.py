@@ -81,8 +81,7 @@ def get_document(document_id: UUID, caller: Reader, service: ServiceDep, respons
     with reading_tenant(service.store, caller.principal.tenant_id) as conn:
         access.enter_scope(conn, caller.principal)
         document = documents.get(conn, document_id)
-    if document.version is not None:
-        response.headers["ETag"] = f'"{document.version}"'
+    response.headers["ETag"] = f'"{document.latest_version}"'
     return document_out(document, _may_know_labels(caller))
 
 

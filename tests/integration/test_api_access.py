@@ -124,11 +124,11 @@ def test_a_name_that_is_no_user_is_refused(api: Api) -> None:
             assert (answer.status_code, answer.json()["code"]) == (400, "invalid_label"), (name, route)
 
 
-@pytest.mark.parametrize("name", [b"user:a\0b", b"user:a\nb", b"\xff\xfe", b"user:\x85x", b"user:\xc2\xa0x"])
-def test_bytes_that_are_no_name_are_refused(api: Api, name: bytes) -> None:
-    headers = {k.encode(): v.encode() for k, v in api.key("agent", *SCOPES).items()} | {b"X-Citadel-Act-For": name}
-    answer = api.http.get("/v1/documents", headers=headers)
-    assert answer.status_code == 400
+def test_bytes_that_are_no_name_are_refused(api: Api) -> None:
+    headers = {k.encode(): v.encode() for k, v in api.key("agent", *SCOPES).items()}
+    for name in (b"user:a\0b", b"user:a\nb", b"\xff\xfe", b"user:\x85x", b"user:\xc2\xa0x"):
+        answer = api.http.get("/v1/documents", headers=headers | {b"X-Citadel-Act-For": name})
+        assert answer.status_code == 400, name
 
 
 def test_a_name_beyond_ascii_is_that_user_and_nobody_else(api: Api) -> None:

@@ -47,18 +47,16 @@ def test_every_refusal_is_a_problem_document(api: Api, key: dict[str, str]) -> N
     assert is_problem(api.http.get("/v1/documents?source=%00", headers=key), 422)
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
+def test_an_unknown_field_is_refused(api: Api, key: dict[str, str]) -> None:
+    bodies: list[tuple[str, dict[str, Any]]] = [
         ("/v1/documents", {"external_id": "d", "text": "x", "label": {"allow": ["public"]}}),
         ("/v1/documents", {"external_id": "d", "text": "x", "labels": {"allows": ["public"]}}),
         ("/v1/search", {"query": "x", "topk": 3}),
         ("/v1/sources", {"name": "s", "path": "/x", "tenant_id": "x"}),
-    ],
-)
-def test_an_unknown_field_is_refused(api: Api, key: dict[str, str], path: str, body: dict[str, Any]) -> None:
-    answer = api.http.post(path, json=body, headers=key)
-    assert is_problem(answer, 422) and "Extra inputs" in answer.json()["detail"]
+    ]
+    for path, body in bodies:
+        answer = api.http.post(path, json=body, headers=key)
+        assert is_problem(answer, 422) and "Extra inputs" in answer.json()["detail"]
     assert fetch(api.world, "SELECT count(*) FROM documents") == [(0,)]
 
 
@@ -67,11 +65,11 @@ def test_a_refusal_does_not_repeat_what_is_long(api: Api, key: dict[str, str]) -
     assert is_problem(answer, 422) and len(answer.content) < 2000
 
 
-@pytest.mark.parametrize("label", ["finance", "Group:x", "group:", "group: x", "", "public ", "a,b:c", "group:a\nb"])
-def test_a_label_without_a_namespace_is_told(api: Api, key: dict[str, str], label: str) -> None:
-    body = {"external_id": "d", "text": "x", "labels": {"allow": [label]}}
-    answer = api.http.post("/v1/documents", json=body, headers=key)
-    assert is_problem(answer, 400) and answer.json()["code"] == "invalid_label"
+def test_a_label_without_a_namespace_is_told(api: Api, key: dict[str, str]) -> None:
+    for label in ("finance", "Group:x", "group:", "group: x", "", "public ", "a,b:c", "group:a\nb"):
+        body = {"external_id": "d", "text": "x", "labels": {"allow": [label]}}
+        answer = api.http.post("/v1/documents", json=body, headers=key)
+        assert is_problem(answer, 400) and answer.json()["code"] == "invalid_label"
 
 
 def test_a_classification_off_the_scale_is_told(api: Api, key: dict[str, str]) -> None:
@@ -263,12 +261,13 @@ def test_no_query_string_makes_the_server_fail(api: Api, key: dict[str, str]) ->
     holds()
 
 
-@pytest.mark.parametrize("name", ["", "x" * 5000, "a/../../b", "a\\b", "ü🗝", "a;b=c", 'a"b', ".."])
-def test_no_file_name_makes_the_server_fail(api: Api, key: dict[str, str], name: str) -> None:
+def test_no_file_name_makes_the_server_fail(api: Api, key: dict[str, str]) -> None:
     del key["Content-Type"]  # the client names the boundary
-    fields = {"document": '{"external_id": "f"}'}
-    answer = api.http.post("/v1/documents/upload", files={"file": (name, b"x")}, data=fields, headers=key)
-    assert answer.status_code == 202 or is_problem(answer)
+    for number, name in enumerate(("", "x" * 5000, "a/../../b", "a\\b", "ü🗝", "a;b=c", 'a"b', "..")):
+        fields = {"document": json.dumps({"external_id": f"f{number}"})}
+        answer = api.http.post("/v1/documents/upload", files={"file": (name, b"x")}, data=fields, headers=key)
+        assert answer.status_code == 202 or is_problem(answer)
+    assert fetch(api.world, "SELECT count(*) FROM versions WHERE filename IS NOT NULL") >= [(5,)]
     for kept, size in fetch(api.world, "SELECT filename, length(filename) FROM versions"):
         assert kept is None or (size <= 255 and "/" not in kept and "\\" not in kept)
 

@@ -40,10 +40,12 @@ class Expected:
         for version in self.own:
             if version >= self.current:
                 self.own[version], self.limits[version] = labels, []
+            else:
+                self.limits[version].append(labels)
 
     def may_read(self, subject: str, version: int) -> bool:
-        """The version's own labels allow it, and the document's: the current version's with what came since."""
-        every = {self.own[version], self.own[self.current], *self.limits[self.current]}
+        """The version's own labels allow it and all that came after it, and so do the document's."""
+        every = {self.own[version], *self.limits[version], self.own[self.current], *self.limits[self.current]}
         return all(HOLDS[subject] & set(labels.allow) for labels in every)
 
     def must_read(self, subject: str) -> bool:

@@ -87,38 +87,38 @@ def ids_of(answer: SearchAnswer) -> list[int]:
 QUERIES = ["w1", "w1 w2 w3", "w5 w5 w6", "w7 absent", " ".join(WORDS[:12])]
 
 
-@pytest.mark.parametrize("query", QUERIES)
-def test_lexical_is_bm25_over_what_is_seen(library: World, searcher: Searcher, query: str) -> None:
-    expected = bm25(query, texts_seen(library))
-    answer = ask(searcher, library, query, mode="lexical")
-    assert {p.scores.chunk_id: p.scores.lexical for p in answer.passages} == pytest.approx(expected)
-    assert ids_of(answer) == ranked({p.scores.chunk_id: p.scores.lexical or 0 for p in answer.passages})
-    assert len(expected) > 0
+def test_lexical_is_bm25_over_what_is_seen(library: World, searcher: Searcher) -> None:
+    for query in QUERIES:
+        expected = bm25(query, texts_seen(library))
+        answer = ask(searcher, library, query, mode="lexical")
+        assert {p.scores.chunk_id: p.scores.lexical for p in answer.passages} == pytest.approx(expected)
+        assert ids_of(answer) == ranked({p.scores.chunk_id: p.scores.lexical or 0 for p in answer.passages})
+        assert len(expected) > 0
 
 
-@pytest.mark.parametrize("query", QUERIES)
-def test_dense_is_the_inner_product_over_what_is_seen(library: World, searcher: Searcher, query: str) -> None:
-    expected = cosines(query, texts_seen(library))
-    answer = ask(searcher, library, query, mode="dense")
-    assert {p.scores.chunk_id: p.scores.dense for p in answer.passages} == pytest.approx(expected, abs=1e-6)
-    assert ids_of(answer) == ranked({p.scores.chunk_id: p.scores.dense or 0 for p in answer.passages})
-    assert len(answer.passages) == 20  # all that is seen, and no fewer
+def test_dense_is_the_inner_product_over_what_is_seen(library: World, searcher: Searcher) -> None:
+    for query in QUERIES:
+        expected = cosines(query, texts_seen(library))
+        answer = ask(searcher, library, query, mode="dense")
+        assert {p.scores.chunk_id: p.scores.dense for p in answer.passages} == pytest.approx(expected, abs=1e-6)
+        assert ids_of(answer) == ranked({p.scores.chunk_id: p.scores.dense or 0 for p in answer.passages})
+        assert len(answer.passages) == 20  # all that is seen, and no fewer
 
 
-@pytest.mark.parametrize("query", QUERIES)
-def test_hybrid_is_the_convex_combination(library: World, searcher: Searcher, query: str) -> None:
-    texts = texts_seen(library)
-    dense, lexical = cosines(query, texts), bm25(query, texts)
+def test_hybrid_is_the_convex_combination(library: World, searcher: Searcher) -> None:
+    for query in QUERIES:
+        texts = texts_seen(library)
+        dense, lexical = cosines(query, texts), bm25(query, texts)
 
-    def scaled(scores: dict[int, float], i: int) -> float:
-        low, high = min(scores.values()), max(scores.values())
-        return 0.0 if i not in scores else (scores[i] - low) / (high - low) if high > low else 1.0
+        def scaled(scores: dict[int, float], i: int) -> float:
+            low, high = min(scores.values()), max(scores.values())
+            return 0.0 if i not in scores else (scores[i] - low) / (high - low) if high > low else 1.0
 
-    expected = {i: 0.5 * scaled(dense, i) + 0.5 * scaled(lexical, i) for i in texts}
-    answer = ask(searcher, library, query)
-    assert {p.scores.chunk_id: p.score for p in answer.passages} == pytest.approx(expected, abs=1e-6)
-    assert ids_of(answer) == ranked({p.scores.chunk_id: p.score for p in answer.passages})
-    assert [p.rank for p in answer.passages] == list(range(1, len(texts) + 1))
+        expected = {i: 0.5 * scaled(dense, i) + 0.5 * scaled(lexical, i) for i in texts}
+        answer = ask(searcher, library, query)
+        assert {p.scores.chunk_id: p.score for p in answer.passages} == pytest.approx(expected, abs=1e-6)
+        assert ids_of(answer) == ranked({p.scores.chunk_id: p.score for p in answer.passages})
+        assert [p.rank for p in answer.passages] == list(range(1, len(texts) + 1))
 
 
 def test_top_k_cuts_the_same_order(library: World, searcher: Searcher) -> None:
