@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench up clean
+.PHONY: demo test check bench leaks mutants up clean
 
 $(VENV)/installed: requirements.lock pyproject.toml client/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,12 @@ check: $(VENV)/installed  ## lint, types, layers, and that the migrations build 
 bench: $(VENV)/installed  ## ratios against what one would use instead
 	$(BIN)/python -m bench.embed
 	$(BIN)/python -m bench.ingest
+
+leaks: $(VENV)/installed  ## who may not see it is told nothing of it: 100,000 probes, 2,000 paired searches
+	$(BIN)/python -m tests.leaks
+
+mutants: $(VENV)/installed  ## each isolation that is taken out is missed by a test
+	$(BIN)/python -m tests.leaks.mutants
 
 clean:
 	rm -rf $(VENV) .citadel

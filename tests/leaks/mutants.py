@@ -1,0 +1,265 @@
+"""`make mutants`: take one isolation out of a copy of the tree, and see which test notices.
+
+A mutant of the database is a migration that is added to the copy, so that the throw-away databases of its tests have
+it; a mutant of the code is a textual patch. Each runs against KILL_LIST until its first failure. One that no test
+notices survives: a test is missing. One that stops the tests from starting is broken, and kills nothing.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+KILL_LIST = (
+    "tests/integration/test_access.py",
+    "tests/integration/test_safety.py",
+    "tests/integration/test_api_access.py",
+    "tests/integration/test_reader_role.py",
+    "tests/integration/test_publication.py",
+    "tests/integration/test_label_order.py",
+    "tests/leaks/test_leaks.py::test_no_probe_leaks",
+    "tests/leaks/test_paired_worlds.py::test_hidden_documents_change_no_byte",
+    "tests/leaks/test_stateful.py",
+)
+TREE = ("api", "cli", "core", "embedded", "eval", "examples", "ingest", "models", "retrieval", "store", "tests",
+        "workers", "bench", "client", "docs", "pyproject.toml")  # fmt: skip
+LIMIT_S = 600
+FAILED = re.compile(r"^(FAILED|ERROR) (\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """What is taken out: SQL for a migration of the copy, or a file's text and what stands there instead."""
+
+    name: str
+    sql: str = ""
+    path: str = ""
+    old: str = ""
+    new: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """killed, survived or broken; by which test; in how many seconds."""
+
+    mutant: str
+    fate: str
+    by: str
+    seconds: float
+
+
+def _function(name: str, old: str, new: str) -> str:
+    """The function (or procedure) redefined with a part replaced; an error if the part is not there."""
+    return f"""
+        DO $mutant$
+        DECLARE old text := pg_get_functiondef('{name}'::regproc);
+                new text := replace(old, $x${old}$x$, $x${new}$x$);
+        BEGIN
+            IF old = new THEN RAISE EXCEPTION 'the mutant changes nothing'; END IF;
+            EXECUTE new;
+        END $mutant$;
+    """
+
+
+TENANT = "tenant_id = (SELECT scope_tenant())"
+SETS = "label_set_id IN (SELECT unnest(scope_label_sets()))"
+
+
+def _open(table: str) -> Mutant:
+    return Mutant(f"policy of {table}: USING (true)", sql=f"ALTER POLICY reader ON {table} USING (true);")
+
+
+def _off(table: str) -> Mutant:
+    return Mutant(f"row security of {table} off", sql=f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY;")
+
+
+def _unforced(table: str) -> Mutant:
+    return Mutant(f"FORCE of {table} dropped", sql=f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY;")
+
+
+def _visible(name: str, old: str, new: str) -> Mutant:
+    return Mutant(name, sql=_function("visible_label_sets", old, new))
+
+
+def _code(name: str, path: str, old: str, new: str) -> Mutant:
+    return Mutant(name, path=path, old=old, new=new)
+
+
+MUTANTS = (
+    # the database
+    *map(_off, ("documents", "versions", "chunks", "label_sets", "jobs", "sources")),
+    *map(_open, ("documents", "versions", "chunks", "memberships", "change_log")),
+    *map(_unforced, ("documents", "chunks", "clearances")),
+    Mutant("policy of documents dropped", sql="DROP POLICY reader ON documents;"),
+    Mutant("policy of documents: the tenant alone", sql=f"ALTER POLICY reader ON documents USING ({TENANT});"),
+    Mutant("policy of documents: the labels alone", sql=f"ALTER POLICY reader ON documents USING ({SETS});"),
+    Mutant("policy of versions: the document alone", sql="ALTER POLICY reader ON versions USING (EXISTS (SELECT FROM "
+           "documents d WHERE d.id = document_id));"),
+    Mutant("policy of versions: its own labels alone", sql=f"ALTER POLICY reader ON versions USING ({SETS});"),
+    Mutant("vectors: no protection", sql=_function("add_profile", "CALL protect(vectors::regclass,",
+                                                    "PERFORM format('%s %s', vectors,")),
+    Mutant("vectors: labels forgotten", sql=_function("add_profile", f"{TENANT} AND {SETS}", TENANT)),
+    Mutant("the application may act as maintenance", sql="GRANT UPDATE ON documents TO citadel_app; "
+           "CREATE POLICY more ON documents FOR UPDATE TO citadel_app USING (true);"),
+    _visible("deny forgotten", "AND NOT s.deny && mine.held", ""),
+    _visible("deny seen through the ceiling", "NOT s.deny && mine.held", "NOT s.deny && mine.usable"),
+    _visible("allow and deny swapped", "s.allow && mine.usable\n      AND NOT s.deny && mine.held",
+             "s.deny && mine.usable\n      AND NOT s.allow && mine.held"),
+    _visible("the tenant forgotten", "WHERE s.tenant_id = p_tenant\n      AND s.allow", "WHERE s.allow"),
+    _visible("the clearance skipped", "AND c.rank <= mine.subject_rank", ""),
+    _visible("the clearance one too high", "c.rank <= mine.subject_rank", "c.rank <= mine.subject_rank + 1"),
+    _visible("the key's clearance skipped", "AND (p_max_classification IS NULL OR c.rank <= mine.key_rank)", ""),
+    _visible("the ceiling skipped", "s.allow && mine.usable", "s.allow && mine.held"),
+    _visible("allow means all or any: contained", "s.allow && mine.usable", "s.allow <@ mine.usable"),
+    Mutant("groups of every tenant", sql=_function("held_labels", "WHERE m.tenant_id = p_tenant", "")),
+    Mutant("members of a group hold its members", sql=_function("held_labels", "m.member = h.label",
+                                                                 "h.label IN (m.member, m.group_label)")),
+    Mutant("nested groups not followed", sql=_function("held_labels", "m.member = h.label",
+                                                        "m.member = h.label AND h.label = p_subject")),
+    # the code
+    _code("bypass for all", "store/access.py", "if principal.bypass:", "if True:"),
+    _code("bypass beyond the ceiling", "store/access.py", "AND (%(ceiling)s::text[] IS NULL OR s.allow && %(ceiling)s)",
+          "AND (%(ceiling)s::text[] IS NULL OR true)"),
+    _code("an operator keeps its bypass in a user's name", "api/deps.py",
+          "key.ceiling, key.max_classification, via=service)",
+          'key.ceiling, key.max_classification, via=service, bypass="operate" in key.scopes)'),
+    _code("act_for scope not checked", "api/deps.py", 'if "act_for" not in key.scopes:', "if False:"),
+    _code("require_act_for not checked", "api/deps.py", "if key.require_act_for:", "if False:"),
+    _code("any label may be acted for", "api/deps.py", 'or not act_for[0].startswith("user:")', ""),
+    _code("the ceiling lost when acting for a user", "api/deps.py", "check_label(act_for[0]), key.ceiling,",
+          "check_label(act_for[0]), None,"),
+    _code("scopes of a key not checked", "api/deps.py", "if not self.scopes & caller.key.scopes:", "if False:"),
+    _code("writes in a user's name", "api/deps.py", "if self.itself and caller.acting_for:", "if False:"),
+    _code("a revoked key lives", "store/keys.py", "AND revoked_at IS NULL AND (expires_at", "AND (expires_at"),
+    _code("an expired key lives", "store/keys.py", "AND (expires_at IS NULL OR expires_at > now())", ""),
+    _code("scope not local to the transaction", "store/pool.py",
+          "%s, true), set_config('citadel.label_sets', %s, true)",
+          "%s, false), set_config('citadel.label_sets', %s, false)"),
+    _code("scope of the view not set in a leg", "store/pool.py",
+          "        set_scope(conn, view.scope)\n        if timeout_s", "        if timeout_s"),
+    _code("readers on the maintenance pool", "store/pool.py",
+          "with _translated(), store.app.connection() as conn, conn.transaction():\n        conn.execute(BEGIN_READING)\n"
+          "        conn.execute(SET_SCOPE",
+          "with _translated(), store.maintenance.connection() as conn, conn.transaction():\n"
+          "        conn.execute(BEGIN_READING)\n        conn.execute(SET_SCOPE"),
+    _code("every label set set", "store/access.py", "set_scope(conn, scope)\n    return scope",
+          "set_scope(conn, AccessScope(principal.tenant_id, '', tuple(range(1, 999)), 0))\n    return scope"),
+    _code("narrowing skipped", "store/documents.py",
+          "in_force = wanted if document.latest_version == 0 else _narrow(conn, tenant_id, document, wanted)",
+          "in_force = wanted"),
+    _code("narrowed to the wider", "store/access.py", "set(old.allow) & set(new.allow)",
+          "set(old.allow) | set(new.allow)"),
+    _code("narrowed without the denied", "store/access.py", "set(old.deny) | set(new.deny)",
+          "set(old.deny) & set(new.deny)"),
+    _code("narrowed to the lower class", "store/access.py", "max(old.classification", "min(old.classification"),
+    _code("FLIP without labels", "store/chunks.py", "label_set_id = v.label_set_id, updated_at", "updated_at"),
+    _code("vectors do not move", "store/documents.py",
+          "    changes.move_vectors(conn, tenant_id, document.id, label_set_id)\n", ""),
+    _code("vectors under the set of another document", "store/chunks.py",
+          "SELECT %s, v.tenant_id, v.document_id, v.label_set_id, %s",
+          "SELECT %s, v.tenant_id, v.document_id, (SELECT min(id) FROM label_sets), %s"),
+    _code("an older pending version reopens", "store/documents.py",
+          "    conn.execute(NARROW_PENDING, (in_force, document.id, document.latest_version))", "    conn"),
+    _code("label sets of another tenant", "store/access.py",
+          '"SELECT id FROM label_sets WHERE (tenant_id, hash) = (%s, %s)"',
+          '"SELECT id FROM label_sets WHERE (%s IS NOT NULL) AND hash = %s ORDER BY id LIMIT 1"'),
+    _code("writes reach any tenant", "store/documents.py", "FROM documents WHERE tenant_id = %s AND id = %s FOR UPDATE",
+          "FROM documents WHERE (%s IS NOT NULL) AND id = %s FOR UPDATE"),
+    _code("old texts open with the document", "store/documents.py", "version >= %s\"", 'version >= 0 * %s"'),
+    _code("figures for everybody", "api/answers.py", "if operator or k in OPEN_DETAILS", "if True"),
+    _code("labels told to readers", "api/routes/documents.py",
+          'return bool({"ingest", "operate"} & caller.key.scopes) and caller.acting_for is None', "return True"),
+    _code("BM25 tables shared", "retrieval/lexical.py", "hashlib.blake2b(ids.tobytes(), digest_size=16).digest()",
+          "str(len(ids)).encode()"),
+    _code("the search in the caller's place", "api/routes/search.py", "search(service.searcher, caller.principal,",
+          "search(service.searcher, __import__('dataclasses').replace(caller.principal, bypass=True),"),
+)  # fmt: skip
+
+
+def apply(mutant: Mutant, tree: Path) -> None:
+    """Change the copy. Raises LookupError when what is to be replaced does not stand there exactly once."""
+    if mutant.sql:
+        (tree / "store/migrations/9999_mutant.sql").write_text(mutant.sql)
+        return
+    path = tree / mutant.path
+    text = path.read_text()
+    if text.count(mutant.old) != 1:
+        raise LookupError(f"{mutant.name}: {text.count(mutant.old)} places in {mutant.path}")
+    path.write_text(text.replace(mutant.old, mutant.new))
+
+
+def try_out(mutant: Mutant, kill_list: tuple[str, ...] = KILL_LIST) -> Outcome:
+    """Whether the tests notice."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="citadel-mutant-") as folder:
+        tree = Path(folder)
+        for name in TREE:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+            elif (ROOT / name).exists():
+                shutil.copy(ROOT / name, tree / name)
+        try:
+            apply(mutant, tree)
+        except LookupError as error:
+            return Outcome(mutant.name, "broken", str(error), 0)
+        fate, by = _run(tree, kill_list)
+    return Outcome(mutant.name, fate, by, round(time.perf_counter() - started, 1))
+
+
+def _run(tree: Path, kill_list: tuple[str, ...]) -> tuple[str, str]:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *kill_list]
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT_S)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return "broken", f"no end within {LIMIT_S} s"
+    if done.returncode == 0:
+        return "survived", ""
+    kinds = FAILED.findall(done.stdout)
+    if not kinds:
+        return "broken", done.stdout[-300:]
+    kind, test = kinds[0]
+    return ("killed" if kind == "FAILED" else "broken"), test
+
+
+def table(outcomes: list[Outcome]) -> Iterator[str]:
+    """Lines for people."""
+    for outcome in outcomes:
+        yield f"{outcome.fate:9} {outcome.seconds:6.1f} s  {outcome.mutant:50} {outcome.by}"
+    counts = {fate: sum(o.fate == fate for o in outcomes) for fate in ("killed", "survived", "broken")}
+    yield ", ".join(f"{count} {fate}" for fate, count in counts.items())
+
+
+def main() -> int:
+    """Try the mutants whose names hold the words given, or all."""
+    parser = argparse.ArgumentParser(prog="python -m tests.leaks.mutants", description=__doc__)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--slice", default="0/1", help="of the list: 1/4 is every fourth, from the second on")
+    parser.add_argument("--json", type=Path, help="write the outcomes there too")
+    arguments = parser.parse_args()
+    first, step = map(int, arguments.slice.split("/"))
+    chosen = [m for m in MUTANTS if not arguments.words or any(word in m.name for word in arguments.words)][first::step]
+    outcomes = []
+    with ThreadPoolExecutor(arguments.jobs) as threads:
+        for outcome in threads.map(try_out, chosen):
+            outcomes.append(outcome)
+            print(next(table([outcome])), file=sys.stderr, flush=True)
+    print("\n".join(table(outcomes)))
+    if arguments.json:
+        arguments.json.write_text(json.dumps([[o.mutant, o.fate, o.by, o.seconds] for o in outcomes], indent=1))
+    return int(any(outcome.fate != "killed" for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Every route and every field of an answer, with the probe that covers it or the reason why it can tell nothing.
+
+To add a route: name it in ROUTES with the probe of `tests.leaks.probes` that asks it. To add a field: name it in FIELDS
+under its schema. Without that the suite fails; and what is named as probed but was never answered fails too.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+
+from tests.leaks.probes import PROBES, Tally
+
+ROUTES: dict[tuple[str, str], str] = {
+    ("post", "/v1/search"): "search_all",
+    ("get", "/v1/documents"): "list",
+    ("get", "/v1/documents/{document_id}"): "document",
+    ("get", "/v1/documents/{document_id}/text"): "text",
+    ("post", "/v1/documents"): "writes",
+    ("post", "/v1/documents/upload"): "writes",
+    ("post", "/v1/documents/batch"): "writes",
+    ("put", "/v1/documents/{document_id}/labels"): "writes",
+    ("delete", "/v1/documents/{document_id}"): "writes",
+    ("get", "/v1/jobs"): "jobs",
+    ("get", "/v1/jobs/{job_id}"): "job",
+    ("get", "/v1/sources"): "sources",
+    ("post", "/v1/sources"): "sources",
+    ("post", "/v1/sources/{source_id}/refresh"): "sources",
+    ("get", "/metrics"): "metrics",
+    ("get", "/healthz"): "open_routes",
+    ("get", "/readyz"): "open_routes",
+    ("get", "/openapi.json"): "open_routes",
+    ("get", "/docs"): "open_routes",
+}
+# Mounted folders of files, outside of the API's routes: the path, and why no document can be in it.
+MOUNTS = {"/docs/assets": "files of the package swagger_ui, read from its own folder"}
+
+# Schema → field → the probe in whose answers it is looked at. Reasons start with `=`.
+FIELDS: dict[str, dict[str, str]] = {
+    "SubmittedOut": dict.fromkeys(("document_id", "version", "job_id", "unchanged"), "writes"),
+    "LabelsOut": dict.fromkeys(("document_id", "labels", "seq"), "writes"),
+    "LabelsIn": dict.fromkeys(("allow", "deny", "classification"), "writes"),
+    "DocumentOut": dict.fromkeys(
+        ("document_id", "source", "external_id", "title", "uri", "version", "mime_type", "metadata", "labels",
+         "created_at", "updated_at"), "list"),
+    "DocumentsOut": dict.fromkeys(("documents", "next_cursor"), "list"),
+    "TextOut": dict.fromkeys(("document_id", "version", "start", "end", "text"), "text"),
+    "JobOut": dict.fromkeys(
+        ("job_id", "kind", "state", "document_id", "version", "attempts", "error", "seq", "detail", "created_at",
+         "updated_at"), "jobs"),
+    "JobsOut": dict.fromkeys(("jobs", "next_cursor"), "jobs"),
+    "SourceOut": dict.fromkeys(
+        ("source_id", "name", "kind", "config", "labels", "schedule", "max_deleted_share", "last_success_at"),
+        "sources"),
+    "SourcesOut": dict.fromkeys(("sources", "next_cursor"), "sources"),
+    "RefreshOut": {"job_id": "sources"},
+    "CitationOut": dict.fromkeys(
+        ("marker", "document_id", "external_id", "version", "title", "uri", "page", "heading_path", "start", "end",
+         "content_hash"), "search_all"),
+    "PassageOut": dict.fromkeys(("rank", "score", "text", "citation", "scores"), "search_all"),
+    "SearchOut": {**dict.fromkeys(("passages", "context", "degraded", "activity"), "search_all"),
+                  "request_id": "= made for each request from random bits"},
+}  # fmt: skip
+
+# What an answer's open objects may hold; documents' own metadata, a source's config and a job's detail apart, which are
+# looked through whole.
+OPEN: dict[str, set[str]] = {
+    "activity": {"stage", "ms", "candidates", "failed", "over_budget", "label_sets", "epoch"},
+    "scores": {"fused", "dense", "lexical", "rerank"},
+    "checks": {"database", "broker"},
+}
+
+
+def routes_of(app: FastAPI) -> set[tuple[str, str]]:
+    """(method, path) of everything that the app answers, in the OpenAPI document or not."""
+    told = {(method, path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    paths = [(str(getattr(route, "path", "")), getattr(route, "methods", None) or ()) for route in app.routes]
+    plain = {(method.lower(), path) for path, methods in paths for method in methods if method != "HEAD"}
+    return told | plain
+
+
+def mounts_of(app: FastAPI) -> set[str]:
+    """Paths under which another app answers."""
+    return {str(getattr(route, "path", "")) for route in app.routes if hasattr(route, "app") and not
+            getattr(route, "methods", None)}  # fmt: skip
+
+
+def schemas_of(app: FastAPI) -> dict[str, set[str]]:
+    """The schemas that successful answers are made of, with their fields."""
+    document = app.openapi()
+    names: set[str] = set()
+    todo = [reply for methods in document["paths"].values() for operation in methods.values()
+            for status, reply in operation["responses"].items() if status.startswith("2")]  # fmt: skip
+    while todo:
+        for name in set(_references(todo.pop())) - names:
+            names.add(name)
+            todo.append(document["components"]["schemas"][name])
+    return {name: set(document["components"]["schemas"][name].get("properties", {})) for name in names}
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"].rsplit("/", 1)[-1]
+        for key, each in node.items():
+            if key not in ("example", "examples"):
+                yield from _references(each)
+    elif isinstance(node, list):
+        for each in node:
+            yield from _references(each)
+
+
+def unregistered(app: FastAPI) -> list[str]:
+    """Routes, mounts and fields that have no entry, entries that have nothing, and entries that name no probe."""
+    wrong = [f"route {r}: add it to tests/leaks/registry.py with a probe" for r in routes_of(app) - ROUTES.keys()]
+    wrong += [f"route {r}: gone" for r in ROUTES.keys() - routes_of(app)]
+    wrong += [f"mount {m}" for m in mounts_of(app) ^ MOUNTS.keys()]
+    for schema, fields in schemas_of(app).items():
+        wrong += [f"field {schema}.{name}: not as registered" for name in fields ^ FIELDS.get(schema, {}).keys()]
+    wrong += [f"schema {schema}: gone" for schema in FIELDS.keys() - schemas_of(app).keys()]
+    named = [*ROUTES.values(), *(probe for fields in FIELDS.values() for probe in fields.values())]
+    return sorted(wrong) + sorted({f"no probe {n}" for n in named if n not in PROBES and not n.startswith("= ")})
+
+
+def missed(app: FastAPI, tally: Tally) -> list[str]:
+    """Registered routes that no probe asked, registered fields that no answer held, and open fields beyond the list."""
+    wrong = [f"route {route} was never asked" for route in ROUTES if not tally.routes[route]]
+    seen = {name.rsplit(".", 1)[-1] for _, _, name in tally.fields}
+    wrong += [f"field {schema}.{name} was never answered" for schema, fields in FIELDS.items() if schema in
+              schemas_of(app) for name in fields if name not in seen]  # fmt: skip
+    for method, path, name in tally.fields:
+        holder, _, last = name.removesuffix("[]").rpartition(".")
+        allowed = OPEN.get(holder.rpartition(".")[2].rstrip("[]"))
+        if allowed is not None and last not in allowed:
+            wrong.append(f"{method} {path} answers {name}: name it in tests/leaks/registry.py")
+    return sorted(wrong)
