@@ -71,6 +71,9 @@ def _function(name: str, old: str, new: str) -> str:
     """
 
 
+BEGIN = """connection() as conn, conn.transaction():
+        conn.execute(BEGIN_READING)
+        conn.execute(SET_SCOPE"""
 TENANT = "tenant_id = (SELECT scope_tenant())"
 SETS = "label_set_id IN (SELECT unnest(scope_label_sets()))"
 
@@ -148,10 +151,7 @@ MUTANTS = (
     _code("scope of the view not set in a leg", "store/pool.py",
           "        set_scope(conn, view.scope)\n        if timeout_s", "        if timeout_s"),
     _code("readers on the maintenance pool", "store/pool.py",
-          "with _translated(), store.app.connection() as conn, conn.transaction():\n        conn.execute(BEGIN_READING)\n"
-          "        conn.execute(SET_SCOPE",
-          "with _translated(), store.maintenance.connection() as conn, conn.transaction():\n"
-          "        conn.execute(BEGIN_READING)\n        conn.execute(SET_SCOPE"),
+          f"store.app.{BEGIN}", f"store.maintenance.{BEGIN}"),
     _code("every label set set", "store/access.py", "set_scope(conn, scope)\n    return scope",
           "set_scope(conn, AccessScope(principal.tenant_id, '', tuple(range(1, 999)), 0))\n    return scope"),
     _code("narrowing skipped", "store/documents.py",

@@ -74,15 +74,20 @@ OPEN: dict[str, set[str]] = {
 def routes_of(app: FastAPI) -> set[tuple[str, str]]:
     """(method, path) of everything that the app answers, in the OpenAPI document or not."""
     told = {(method, path) for path, methods in app.openapi()["paths"].items() for method in methods}
-    paths = [(str(getattr(route, "path", "")), getattr(route, "methods", None) or ()) for route in app.routes]
-    plain = {(method.lower(), path) for path, methods in paths for method in methods if method != "HEAD"}
-    return told | plain
+    return told | {(m.lower(), path) for path, methods in _flat(app) for m in methods or () if m != "HEAD"}
 
 
 def mounts_of(app: FastAPI) -> set[str]:
-    """Paths under which another app answers."""
-    return {str(getattr(route, "path", "")) for route in app.routes if hasattr(route, "app") and not
-            getattr(route, "methods", None)}  # fmt: skip
+    """Paths under which another app answers, whatever the method."""
+    return {path for path, methods in _flat(app) if methods is None}
+
+
+def _flat(app: FastAPI) -> Iterator[tuple[str, set[str] | None]]:
+    """(path, methods) of each route, those of included routers with them. AttributeError for what has neither."""
+    for route in app.routes:
+        included = getattr(route, "effective_route_contexts", None)
+        for each in included() if included else (route,):
+            yield each.path, getattr(each, "methods", None)  # type: ignore[attr-defined]
 
 
 def schemas_of(app: FastAPI) -> dict[str, set[str]]:
