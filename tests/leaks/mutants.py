@@ -189,7 +189,8 @@ MUTANTS = (
 def apply(mutant: Mutant, tree: Path) -> None:
     """Change the copy. Raises LookupError when what is to be replaced does not stand there exactly once."""
     if mutant.sql:
-        (tree / "store/migrations/9999_mutant.sql").write_text(mutant.sql)
+        folder = tree / "store/migrations"
+        (folder / f"{len(list(folder.glob('*.sql'))) + 1:04d}_mutant.sql").write_text(mutant.sql)
         return
     path = tree / mutant.path
     text = path.read_text()

@@ -83,11 +83,11 @@ def mounts_of(app: FastAPI) -> set[str]:
 
 
 def _flat(app: FastAPI) -> Iterator[tuple[str, set[str] | None]]:
-    """(path, methods) of each route, those of included routers with them. AttributeError for what has neither."""
+    """(path, methods) of each route, those of included routers with them."""
     for route in app.routes:
         included = getattr(route, "effective_route_contexts", None)
         for each in included() if included else (route,):
-            yield each.path, getattr(each, "methods", None)  # type: ignore[attr-defined]
+            yield str(getattr(each, "path", each)), getattr(each, "methods", None)
 
 
 def schemas_of(app: FastAPI) -> dict[str, set[str]]:

@@ -144,7 +144,7 @@ class Tenant(RuleBasedStateMachine):
     @invariant()
     def ask(self) -> None:
         self.step += 1
-        mode: Mode = ("hybrid", "dense", "lexical")[self.step // 3 % 3]  # type: ignore[assignment]
+        mode: Mode = ("hybrid", "dense", "lexical")[self.step // 3 % 3]
         self._ask(self.world.who(WHO[self.step % 3]), mode)
 
     def _ask(self, principal: Principal, mode: Mode) -> None:
