@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -77,8 +78,7 @@ def opened(folder: Path, postgres: str, redis: str, name: str) -> Iterator[tuple
 def probe(api: Api, seed: int, probes: int) -> dict[str, Any]:
     """One world, probed until the count."""
     run = open_run(api, generate(api.world, seed), seed)
-    sweep(run)
-    for number, done in enumerate(wander(run, probes)):
+    for number, done in enumerate(chain(sweep(run), wander(run, probes))):
         if number % 100 == 0:
             print(f"seed {seed}: {done:,} of {probes:,} probes, {len(run.tally.leaks)} leaks", file=sys.stderr)
     app: Any = api.http.app

@@ -428,12 +428,13 @@ PROBES: dict[str, Callable[[Run, Caller], None]] = {
 OFTEN = ("search_all", "search_word", "search_filter", "document", "text", "list", "cursor")
 
 
-def sweep(run: Run) -> None:
-    """Every probe once, as every caller that tells them apart."""
+def sweep(run: Run) -> Iterator[int]:
+    """Every probe once, as every caller that tells them apart; yields the count now and then."""
     for name, probe in PROBES.items():
         for caller in run.callers if name in OFTEN else run.callers[5::6] + run.callers[-2:]:
             if run.hidden[caller.name]:
                 probe(run, caller)
+                yield run.tally.probes
 
 
 def wander(run: Run, probes: int) -> Iterator[int]:
