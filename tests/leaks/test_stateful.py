@@ -53,6 +53,13 @@ class Model:
     pending: dict[int, Submitted] = field(default_factory=dict)
 
 
+def _narrow(doc: Model, version: int, labels: Labels) -> None:
+    """Versions before this one never again show more than these labels do."""
+    for older, own in doc.labels.items():
+        if older < version and own != labels:
+            doc.labels[older] = meet(own, labels)
+
+
 class Tenant(RuleBasedStateMachine):
     """One fresh tenant an example."""
 
@@ -106,7 +113,7 @@ class Tenant(RuleBasedStateMachine):
         doc = self.docs.setdefault(name, Model(sent.document_id, labels))
         if doc.latest and labels != doc.in_force:
             doc.in_force = meet(doc.in_force, labels)
-        doc.labels |= dict.fromkeys(doc.pending, doc.in_force)  # an older version must not reopen it
+        _narrow(doc, sent.version, labels)
         doc.latest, doc.labels[sent.version], doc.words[sent.version] = sent.version, labels, word
         doc.pending[sent.version] = sent
         if at_once:
@@ -132,6 +139,7 @@ class Tenant(RuleBasedStateMachine):
             documents.change_labels(conn, self.world.tenant_id, doc.id, labels)
         doc.in_force = labels
         doc.labels |= {version: labels for version in doc.labels if version >= (doc.current or 0)}
+        _narrow(doc, doc.current or 0, labels)
 
     @precondition(lambda self: self.docs)
     @rule(data=st.data())

@@ -192,7 +192,8 @@ def _document(
         item = replace(item, labels=None)
     force = () if item.labels is None else (item.labels,)
     gone = item.labels is None
-    old = (*force, before) if fate in ("replaced", "pending") else force  # what a wider one replaced stays closed
+    # what a wider one replaced stays closed, and what a narrower one replaced closes too
+    old = (*force, before, labels) if fate in ("replaced", "pending") else force
     secrets.append(Secret(world.tenant_id, older, old, item, 1, gone))
     secrets.append(Secret(world.tenant_id, word, force, item, item.current, gone))
     return item, secrets
