@@ -1,9 +1,9 @@
 """Requests to every route as every kind of caller, and what no answer to them may hold.
 
-What counts as a probe: one *distinct* request (caller, route, parameters, body), together with one secret that the
-reference denies to that caller, when the secret's word and, where the document itself is denied, its id were looked for
-in that answer's status line, headers, body and decoded cursors. A request made twice counts once. Comparisons (hidden
-against absent, a page against the reference's set) are made beside it and add nothing to the count.
+What counts as a probe: one *distinct* request (caller, route, parameters, body), together with one document of which
+the reference denies something to that caller, when each denied word of it and, where the document itself is denied,
+its id were looked for in that answer's status line, headers, body and decoded cursors. A request made twice counts
+once. Comparisons (hidden against absent, a page against the reference's set) add nothing to the count.
 """
 
 import base64
@@ -33,7 +33,8 @@ class Caller:
     name: str
     headers: dict[str, str]
     who: Principal
-    writer: bool = False  # knows of every document of its tenant that it is there, never what it says
+    writer: bool = False  # may ingest
+    operator: bool = False  # sees jobs: knows of every document of its tenant that it is there, never what it says
 
 
 @dataclass(slots=True)
@@ -58,6 +59,7 @@ class Run:
     chance: random.Random
     tally: Tally
     hidden: dict[str, list[tuple[str, str]]]  # of each caller: (word, document id or '')
+    documents: dict[str, int]  # of each caller: how many documents those words are of
 
     def realm_of(self, caller: Caller) -> Realm:
         """The caller's tenant."""
@@ -82,11 +84,13 @@ def open_run(api: Api, realms: tuple[Realm, ...], seed: int) -> Run:
     """Keys for each tenant, and the callers that hold them."""
     callers = tuple(caller for realm in realms for caller in _callers(Api(api.http, realm.world)))
     hidden = {c.name: [_sign(r, c, s) for r in realms for s in r.secrets if not admits(r, c.who, s)] for c in callers}
-    return Run(api, realms, callers, random.Random(seed), Tally(), hidden)
+    denied = {c.name: {s.item.id for r in realms for s in r.secrets if not admits(r, c.who, s)} for c in callers}
+    documents = {name: len(ids) for name, ids in denied.items()}
+    return Run(api, realms, callers, random.Random(seed), Tally(), hidden, documents)
 
 
 def _sign(realm: Realm, caller: Caller, secret: Secret) -> tuple[str, str]:
-    known = shows(realm, caller, secret.item) or (caller.writer and secret.tenant_id == caller.who.tenant_id)
+    known = shows(realm, caller, secret.item) or (caller.operator and secret.tenant_id == caller.who.tenant_id)
     return secret.canary, "" if known else str(secret.item.id)
 
 
@@ -103,10 +107,10 @@ def _callers(api: Api) -> Iterator[Caller]:
                               (low, "low", {"max_classification": "public"}), (top, "top", {})):  # fmt: skip
         yield Caller(f"{name} {kind} u0", {**key, ACT_FOR: PEOPLE[0]}, Principal(tenant, PEOPLE[0], **limits))
     yield Caller(f"{name} bot", api.key("bot", "search"), Principal(tenant, BOT))
-    yield Caller(f"{name} top", top, Principal(tenant, "service:top", bypass=True), writer=True)
-    boxed = api.key("boxed", "search", "ingest", "operate", ceiling=["group:g2"], max_classification="internal")
+    yield Caller(f"{name} top", top, Principal(tenant, "service:top", bypass=True), True, True)
+    boxed = api.key("boxed", "search", "operate", ceiling=["group:g2"], max_classification="internal")
     yield Caller(f"{name} boxed", boxed, Principal(tenant, "service:boxed", ("group:g2",), "internal", bypass=True),
-                 writer=True)  # fmt: skip
+                 operator=True)  # fmt: skip
 
 
 # --- asking, and looking at the raw answer ------------------------------------------------------------------------
@@ -135,7 +139,7 @@ def look(run: Run, caller: Caller, answer: Any, about: str, count: bool = True) 
             run.leak(caller, f"{about}: told of {word}")
     if answer.status_code >= 500 and "/readyz" not in about:
         run.leak(caller, f"{about}: {answer.status_code}")
-    run.tally.probes += len(run.hidden[caller.name]) if count else 0
+    run.tally.probes += run.documents[caller.name] if count else 0
 
 
 def raw_of(answer: Any) -> str:
@@ -309,18 +313,18 @@ def probe_jobs(run: Run, caller: Caller) -> None:
     words = [secret.canary for realm in run.realms for secret in realm.secrets]
     if any(word in raw_of(answer) for word in words):
         run.leak(caller, "jobs: content")
-    if (answer.status_code == 200) != caller.writer:
+    if (answer.status_code == 200) != caller.operator:
         run.leak(caller, f"jobs: {answer.status_code}")
 
 
 def probe_job(run: Run, caller: Caller) -> None:
     """A job of another tenant is absent."""
     for other in run.callers:
-        if other.writer and other.who.tenant_id != caller.who.tenant_id:
+        if other.operator and other.who.tenant_id != caller.who.tenant_id:
             theirs = run.chance.choice(ask(run, other, "GET", "/v1/jobs", params={"limit": 200}).json()["jobs"])
             one, two = (ask(run, caller, "GET", "/v1/jobs/{job_id}", at=at) for at in (theirs["job_id"], ABSENT))
             alike(run, caller, one, two, "job")
-    if caller.writer:
+    if caller.operator:
         own = ask(run, caller, "GET", "/v1/jobs", params={"limit": 5}).json()["jobs"]
         ask(run, caller, "GET", "/v1/jobs/{job_id}", at=own[0]["job_id"])
 
@@ -328,9 +332,9 @@ def probe_job(run: Run, caller: Caller) -> None:
 def probe_sources(run: Run, caller: Caller) -> None:
     """Sources are a tenant's, and for its writers."""
     answer = ask(run, caller, "GET", "/v1/sources")
-    if (answer.status_code == 200) != caller.writer:
+    if (answer.status_code == 200) != caller.operator:
         run.leak(caller, f"sources: {answer.status_code}")
-    if caller.writer:
+    if caller.operator:
         name = f"s{run.chance.getrandbits(60):x}"
         mine = ask(run, caller, "POST", "/v1/sources", json={"name": name, "path": "/nowhere"})
         ask(run, caller, "POST", "/v1/sources/{source_id}/refresh", at=mine.json()["source_id"])
@@ -412,7 +416,7 @@ def probe_metrics(run: Run, caller: Caller) -> None:
     """A tenant's figures, for its operators."""
     answer = ask(run, caller, "GET", "/metrics")
     words = [secret.canary for realm in run.realms for secret in realm.secrets]
-    if any(word in raw_of(answer) for word in words) or (answer.status_code == 200) != caller.writer:
+    if any(word in raw_of(answer) for word in words) or (answer.status_code == 200) != caller.operator:
         run.leak(caller, f"metrics: {answer.status_code}")
 
 
