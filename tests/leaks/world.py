@@ -192,8 +192,9 @@ def _document(
         item = replace(item, labels=None)
     force = () if item.labels is None else (item.labels,)
     gone = item.labels is None
-    # what a wider one replaced stays closed, and what a narrower one replaced closes too
-    old = (*force, before, labels) if fate in ("replaced", "pending") else force
+    old = force
+    if fate in ("replaced", "pending"):  # what a wider version replaced stays closed, a narrower one closes it for good
+        old = (*force, before if before == labels else meet(before, labels))
     secrets.append(Secret(world.tenant_id, older, old, item, 1, gone))
     secrets.append(Secret(world.tenant_id, word, force, item, item.current, gone))
     return item, secrets
