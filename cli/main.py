@@ -7,7 +7,9 @@ import sys
 import click
 
 from cli.access import groups, keys_group
+from cli.audit import audit_group
 from cli.demo import demo
+from cli.erase import erase_command, tombstones_group
 from cli.eval import eval_group
 from cli.options import CitadelGroup
 from cli.processes import beat, dispatch, migrate, serve, up, worker
@@ -38,7 +40,8 @@ def citadel(ctx: click.Context) -> None:
 
 
 for command in (up, serve, worker, dispatch, beat, migrate, keys_group, groups, sources_group, refresh_command,
-                jobs_group, search_command, eval_group, demo):  # fmt: skip
+                jobs_group, search_command, eval_group, audit_group, erase_command, tombstones_group,
+                demo):  # fmt: skip
     citadel.add_command(command)
 
 

@@ -13,7 +13,7 @@ from core.errors import NotFound
 from core.labels import make_labels
 from core.records import AccessScope, Labels, Principal, SearchRequest
 from retrieval.search import Searcher, search
-from store import access, chunks, documents
+from store import access, chunks, documents, erase
 from store.pool import reading_tenant, set_scope, writing
 from store.profiles import SCALE, ensure_tenant
 from tests.conftest import World
@@ -227,7 +227,7 @@ def test_a_writer_reaches_no_document_of_another_tenant(world: World, neighbour:
     with pytest.raises(NotFound), writing(world.store) as conn:
         documents.change_labels(conn, world.tenant_id, theirs, Labels(("public",)))
     with pytest.raises(NotFound), writing(world.store) as conn:
-        documents.delete(conn, world.tenant_id, theirs)
+        erase.take_away(conn, world.tenant_id, theirs, "service:test")
     assert seen_by(neighbour, neighbour.who("user:ana")) == {"d"}
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from core.errors import BlobUnavailable, LeaseLost, NotFound
 from core.records import Labels, SearchRequest
-from ingest import submit as ingestion
+from ingest.erase import erase
 from ingest.parsers.plain import parse_text
 from models.fake_embedder import FakeEmbedder
 from retrieval.search import Searcher, search
@@ -49,7 +49,7 @@ def states(world: World, document_id: UUID) -> list[str]:
 
 def remove(world: World, document_id: UUID, expected: int | None = None) -> None:
     """Delete as the API does, bytes included."""
-    ingestion.delete(world.store, world.blobs, world.tenant_id, document_id, expected)
+    erase(world.store, world.blobs, world.tenant_id, document_id, by="service:test", expected=expected)
 
 
 def test_deletion_leaves_nothing_of_it(world: World) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from core.errors import LeaseLost, Misconfigured
 from core.records import Labels, Submission
-from ingest import submit
 from ingest.attempt import attempt
+from ingest.erase import erase
 from ingest.folder import DocumentSource, Listed, open_source
 from ingest.refresh import RefreshReport, refresh
 from ingest.schedule import request_refresh
@@ -596,7 +596,7 @@ def test_a_document_that_somebody_else_deleted_meanwhile_is_no_failure(site: Sit
         """Somebody deletes the document while the folder is listed."""
 
         def enumerate(self) -> list[Listed]:
-            submit.delete(site.world.store, site.world.blobs, site.world.tenant_id, gone, None)
+            erase(site.world.store, site.world.blobs, site.world.tenant_id, gone, by="service:test")
             return reader.enumerate()
 
         def fetch(self, item: Listed) -> Submission:
