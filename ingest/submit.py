@@ -1,6 +1,5 @@
 """Accept a document: its bytes and its job row are kept before anyone hears `202`."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from uuid import UUID
 

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from core.records import Candidate
 from retrieval.lexical import LexicalIndex, RankBm25Index
-from store import access, documents
+from store import access, erase
 from store.chunks import Scan
 from store.pool import Store, View, export_snapshot, reading_tenant, writing
 from tests.conftest import World
@@ -144,7 +144,7 @@ def test_it_follows_every_change_at_once(engine: LexicalIndex, world: World) -> 
     world.submit("a", "new words", ("user:ben",))  # relabelled
     assert found(engine, world, "new") == [] and names(world, found(engine, world, "new", "user:ben")) == ["a"]
     with writing(world.store) as conn:
-        documents.delete(conn, world.tenant_id, first.document_id)
+        erase.take_away(conn, world.tenant_id, first.document_id, "service:test")
     assert found(engine, world, "new", "user:ben") == []
 
 

@@ -88,10 +88,12 @@ def test_the_job_of_a_deleted_document_ends_superseded(world: World) -> None:
     lease = world.claim(running)
     for submitted in (waiting, running):
         remove(world, submitted.document_id)
-    assert not world.publish(lease, parse_text(b"two"), None)
-    assert not world.index(waiting) and not fetch(world, "SELECT FROM documents")
-    job = job_of(world, running.job_id)
-    assert (job.state, job.detail) == ("done", {"superseded": True})
+    with pytest.raises(LeaseLost):
+        world.publish(lease, parse_text(b"two"), None)
+    assert not fetch(world, "SELECT FROM documents")
+    for submitted in (waiting, running):
+        job = job_of(world, submitted.job_id)
+        assert (job.state, job.detail) == ("done", {"erased": True, "superseded": True})
     assert not fetch(world, "SELECT FROM chunks") and not fetch(world, "SELECT FROM vectors_1")
 
 
@@ -101,7 +103,8 @@ def test_a_document_that_comes_back_is_a_new_one(world: World) -> None:
     remove(world, first.document_id)
     second = world.add("d", "one", (HR,))
     assert second.document_id != first.document_id and second.version == 1
-    assert not world.publish(lease, parse_text(b"one"), None)
+    with pytest.raises(LeaseLost):
+        world.publish(lease, parse_text(b"one"), None)
     assert readers(world, second.document_id) == {"user:hana": "one"}
 
 
@@ -124,7 +127,8 @@ def test_an_older_job_never_overwrites_a_newer_version(world: World) -> None:
     old = world.submit("d", "one", (STAFF,))
     lease = world.claim(old)
     world.add("d", "two", (STAFF,))
-    assert not world.publish(lease, parse_text(b"one"), None)
+    with pytest.raises(LeaseLost):
+        world.publish(lease, parse_text(b"one"), None)
     assert readers(world, old.document_id)["user:sam"] == "two"
     assert states(world, old.document_id) == ["superseded", "indexed"]
     assert (job_of(world, old.job_id).state, job_of(world, old.job_id).detail) == ("done", {"superseded": True})
