@@ -31,6 +31,7 @@ check: $(VENV)/installed  ## lint, types, layers, and that the migrations build 
 bench: $(VENV)/installed  ## ratios against what one would use instead
 	$(BIN)/python -m bench.embed
 	$(BIN)/python -m bench.ingest
+	$(BIN)/python -m bench.audit
 
 clean:
 	rm -rf $(VENV) .citadel

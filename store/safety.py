@@ -38,7 +38,10 @@ NEEDED = {
     "documents": ("scope_tenant()", "scope_label_sets()"),
     "versions": ("EXISTS", "FROM documents", "scope_label_sets()"),
     "chunks": ("EXISTS", "FROM documents"),
-} | dict.fromkeys(("memberships", "clearances", "label_sets", "sources", "change_log", "jobs"), ("scope_tenant()",))
+}
+NEEDED |= dict.fromkeys(
+    ("memberships", "clearances", "label_sets", "sources", "change_log", "jobs", "tombstones"), ("scope_tenant()",)
+)
 UNPOLICED = """
     SELECT relname FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
@@ -48,7 +51,7 @@ UNPOLICED = """
 ELEVATED = """
     WITH found (name, id, namespace) AS (
         SELECT proname, oid, pronamespace FROM pg_proc WHERE prosecdef
-          AND NOT (proname = 'audit_append' AND prorettype = 'trigger'::regtype)  -- writes, and shows nothing
+          AND NOT (oid = to_regproc('public.audit_append') AND prorettype = 'trigger'::regtype)  -- it only writes
         UNION ALL
         SELECT relname, oid, relnamespace FROM pg_class WHERE relkind IN ('v', 'm')
           AND NOT coalesce(reloptions::text LIKE '%security_invoker=true%', false)
@@ -56,6 +59,12 @@ ELEVATED = """
     SELECT f.name FROM found f JOIN pg_namespace n ON n.oid = f.namespace
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND has_schema_privilege(n.oid, 'USAGE')
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = f.id AND d.deptype = 'e')  -- an extension's own
+"""
+
+AUDIT = """
+    SELECT relname FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relname LIKE 'audit\\_%'
+      AND has_table_privilege(oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
 """
 
 
@@ -76,6 +85,7 @@ def violations(conn: Conn) -> list[str]:
         f"table {name} has no reader policy" for (name,) in conn.execute(UNPOLICED, (list(PROTECTED),)).fetchall()
     ]
     found += [f"{name} runs with its owner's rights" for (name,) in conn.execute(ELEVATED).fetchall()]
+    found += [f"table {name} is not for the application's role" for (name,) in conn.execute(AUDIT).fetchall()]
     return found
 
 

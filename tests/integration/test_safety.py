@@ -39,6 +39,9 @@ MUTATIONS = {
     "CREATE FUNCTION leak() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER AS 'SELECT text FROM chunks'": "leak",
     "CREATE TABLE vectors_9 (embedding halfvec(3)); GRANT SELECT ON vectors_9 TO citadel_app": "vectors_9",
     "ALTER POLICY reader ON jobs USING (tenant_id = (SELECT scope_tenant()) OR kind = 'refresh')": "jobs",
+    "ALTER POLICY reader ON tombstones USING (true)": "tombstones",
+    "GRANT UPDATE ON audit_log TO citadel_app": "audit_log",
+    "GRANT SELECT ON audit_heads TO citadel_app": "audit_heads",
     "ALTER TABLE memberships RENAME TO was_memberships": "memberships",
 }
 
