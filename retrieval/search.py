@@ -62,9 +62,9 @@ def _search(searcher: Searcher, principal: Principal, request: SearchRequest, re
     _await_position(searcher, principal.tenant_id, request.at_least)
     with reading_tenant(searcher.store, principal.tenant_id) as conn:
         with stages.timed("authorize") as note:
-            scope = access.enter_scope(conn, principal)
+            scope = access.enter_scope(conn, principal, searcher.store.scopes)
             view = View(scope, export_snapshot(conn))
-            scan = Scan(scope.tenant_id, profiles.live_profile(conn, scope.tenant_id).id, scope.label_set_ids, where)
+            scan = Scan(scope, profiles.live_profile(conn, scope.tenant_id).id, where)
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
         questions = (request.query, *request.queries)
         dense_leg = request.mode != "lexical" and stages.start("dense", _dense, searcher, view, scan, questions)

@@ -66,7 +66,7 @@ def get_documents(
 ) -> DocumentsOut:
     """A page of what the caller may see, oldest first."""
     with reading_tenant(service.store, caller.principal.tenant_id) as conn:
-        access.enter_scope(conn, caller.principal)
+        access.enter_scope(conn, caller.principal, service.store.scopes)
         found = documents.page(conn, source, read_cursor(cursor, START), limit + 1)
     shown = found[:limit]
     return DocumentsOut(
@@ -79,7 +79,7 @@ def get_documents(
 def get_document(document_id: UUID, caller: Reader, service: ServiceDep, response: Response) -> DocumentOut:
     """Its metadata; 404 alike when it is absent and when the caller may not see it."""
     with reading_tenant(service.store, caller.principal.tenant_id) as conn:
-        access.enter_scope(conn, caller.principal)
+        access.enter_scope(conn, caller.principal, service.store.scopes)
         document = documents.get(conn, document_id)
     if document.version is not None:
         response.headers["ETag"] = f'"{document.version}"'
@@ -97,7 +97,7 @@ def get_text(
 ) -> TextOut:
     """What a citation points at: text[start:end], counted in Unicode code points."""
     with reading_tenant(service.store, caller.principal.tenant_id) as conn:
-        scope = access.enter_scope(conn, caller.principal)
+        scope = access.enter_scope(conn, caller.principal, service.store.scopes)
         span = documents.read_text(conn, document_id, version, start, end)
     audit.record(service.store, caller.principal.tenant_id, "read", actor=caller.actor, acting_for=caller.acting_for,
                  resource=f"document:{document_id}@{span.version}", request_id=caller.request_id,

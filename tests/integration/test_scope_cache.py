@@ -1,0 +1,435 @@
+"""A scope that is kept between transactions: every change of a grant ends it, and new label sets are in it at once."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, LiteralString
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from core.errors import InvalidLabel, NotFound
+from core.labels import make_labels
+from core.records import AccessScope, Labels, Principal, SearchRequest
+from retrieval.search import Searcher, search
+from store import access
+from store.pool import Conn, reading_tenant, set_scope, writing
+from store.profiles import SCALE, ensure_tenant
+from store.scopes import Resolved, ScopeCache
+from tests.conftest import World
+from tests.integration.rows import CONTENT, count
+from tests.integration.test_access import GROUPS, MEMBERS, PEOPLE, Graph, label_sets, may_see
+
+ANA = "user:ana"
+
+
+def epoch_of(world: World) -> int:
+    """The tenant's access epoch."""
+    with writing(world.store) as conn:
+        row = conn.execute("SELECT access_epoch FROM tenants WHERE id = %s", (world.tenant_id,)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def kept(world: World, who: Principal | None = None, cache: ScopeCache | None = None) -> AccessScope:
+    """The principal's scope, by what the store keeps."""
+    with reading_tenant(world.store, world.tenant_id) as conn:
+        return access.enter_scope(conn, who or world.who(ANA), cache or world.store.scopes)
+
+
+def intern(world: World, *allow: str) -> int:
+    """A label set's id."""
+    with writing(world.store) as conn:
+        return access.intern_labels(conn, world.tenant_id, make_labels(allow))
+
+
+# --- what moves the epoch -----------------------------------------------------------------------------------------
+
+CHANGES: list[LiteralString] = [
+    "INSERT INTO memberships VALUES (%(t)s, 'user:ben', 'group:staff')",
+    "UPDATE memberships SET member = 'user:eve' WHERE tenant_id = %(t)s",
+    "DELETE FROM memberships WHERE tenant_id = %(t)s",
+    "INSERT INTO clearances VALUES (%(t)s, 'user:ben', 'public')",
+    "INSERT INTO clearances VALUES (%(t)s, 'user:ana', 'public')"
+    " ON CONFLICT (tenant_id, subject) DO UPDATE SET classification = excluded.classification",
+    "UPDATE clearances SET classification = 'public' WHERE tenant_id = %(t)s",
+    "DELETE FROM clearances WHERE tenant_id = %(t)s",
+    "INSERT INTO classifications VALUES (%(t)s, 'secret', 9)",
+    "UPDATE classifications SET rank = 7 WHERE tenant_id = %(t)s AND name = 'internal'",
+    "DELETE FROM classifications WHERE tenant_id = %(t)s AND name = 'public'",
+    "UPDATE label_sets SET allow = '{}' WHERE tenant_id = %(t)s",
+    "DELETE FROM label_sets WHERE tenant_id = %(t)s",
+    "UPDATE tenants SET default_clearance = 'public' WHERE id = %(t)s",
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_change_of_a_grant_moves_the_epoch_whoever_makes_it(
+    world: World, neighbour: World, change: LiteralString
+) -> None:
+    world.groups({"group:staff": [ANA]}, {ANA: "confidential"})
+    intern(world, "group:staff")
+    before, elsewhere = epoch_of(world), epoch_of(neighbour)
+    with writing(world.store) as conn:
+        assert conn.execute(change, {"t": world.tenant_id}).rowcount > 0
+    assert epoch_of(world) > before
+    assert epoch_of(neighbour) == elsewhere
+
+
+def test_emptying_a_table_of_grants_moves_the_epoch(world: World, database_url: str) -> None:
+    before = epoch_of(world)
+    with psycopg.connect(database_url) as admin:
+        admin.execute("TRUNCATE memberships")
+    assert epoch_of(world) > before
+
+
+def test_moving_a_grant_to_another_tenant_moves_both_epochs(world: World, neighbour: World) -> None:
+    world.groups({"group:staff": [ANA]})
+    before = epoch_of(world), epoch_of(neighbour)
+    with writing(world.store) as conn:
+        conn.execute("UPDATE memberships SET tenant_id = %s", (neighbour.tenant_id,))
+    assert epoch_of(world) > before[0] and epoch_of(neighbour) > before[1]
+
+
+def test_what_is_no_change_of_a_grant_moves_no_epoch(world: World) -> None:
+    world.groups({"group:staff": [ANA]}, {ANA: "restricted"})
+    before = epoch_of(world)
+    world.groups({"group:staff": [ANA]}, {ANA: "restricted"})
+    intern(world, "group:other")
+    world.add("d", "text", ("group:staff",))
+    assert epoch_of(world) == before
+
+
+def test_an_epoch_is_not_used_twice_by_a_database_that_was_restored(world: World) -> None:
+    """As after a restore: the row is as it was, and the next change must not lead to an epoch that was seen before."""
+    saved = epoch_of(world)
+    world.groups({"group:staff": [ANA]})
+    lost = epoch_of(world)
+    with writing(world.store) as conn:
+        conn.execute("UPDATE tenants SET access_epoch = %s", (saved,))
+    world.groups({"group:staff": ["user:ben"]})
+    assert epoch_of(world) > lost
+
+
+def test_loading_groups_replaces_them_whole(world: World) -> None:
+    world.groups({"group:a": ["user:x", "user:y"], "group:b": ["user:x"]}, {"user:x": "public", "user:y": "public"})
+    world.groups({"group:a": ["user:y", "user:z"]}, {"user:x": "restricted"})
+    with writing(world.store) as conn:
+        members = conn.execute("SELECT member, group_label FROM memberships").fetchall()
+        cleared = conn.execute("SELECT subject, classification FROM clearances").fetchall()
+    assert sorted(members) == [("user:y", "group:a"), ("user:z", "group:a")]
+    assert cleared == [("user:x", "restricted")]
+    with pytest.raises(InvalidLabel):
+        world.groups({"group:a": ["no label"]})
+
+
+# --- what is kept -------------------------------------------------------------------------------------------------
+
+
+def test_a_kept_scope_asks_the_definition_no_second_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = intern(world, ANA)
+    assert kept(world).label_set_ids == (mine,)
+    asked: list[int] = []
+    resolve = access.visible_label_sets
+    monkeypatch.setattr(access, "visible_label_sets", lambda *a: asked.append(1) or resolve(*a))  # type: ignore[func-returns-value]
+    assert kept(world).label_set_ids == (mine,)
+    assert not asked
+    world.groups({"group:x": ["user:y"]})
+    kept(world)
+    assert asked
+
+
+def test_principals_that_differ_in_anything_share_no_scope(world: World) -> None:
+    world.groups({"group:staff": [ANA]}, {ANA: "confidential"})
+    intern(world, "group:staff")
+    with writing(world.store) as conn:
+        access.intern_labels(conn, world.tenant_id, make_labels([ANA], [], "confidential"))
+    ana = world.who(ANA)
+    different = [ana, replace(ana, ceiling=("group:staff",)), replace(ana, ceiling=()), world.who("user:ben"),
+                 replace(ana, max_classification="internal"), replace(ana, bypass=True, ceiling=(ANA,)),
+                 replace(ana, max_classification="no such class")]  # fmt: skip
+    fresh = [world.scope_of(who).label_set_ids for who in different]
+    assert len(set(fresh)) >= 4
+    for _ in range(2):
+        assert [kept(world, who).label_set_ids for who in different] == fresh
+
+
+def test_tenants_with_the_same_names_share_no_scope(world: World, neighbour: World) -> None:
+    ours, theirs = intern(world, ANA), intern(neighbour, ANA)
+    for _ in range(2):
+        assert kept(world).label_set_ids == (ours,)
+        assert kept(neighbour, cache=world.store.scopes).label_set_ids == (theirs,)
+
+
+def test_what_a_transaction_resolves_of_its_own_changes_is_not_kept(world: World) -> None:
+    """Its epoch may come again, with other grants, once it is rolled back."""
+    intern(world, "group:staff")
+    before = kept(world)
+    with pytest.raises(RuntimeError), writing(world.store) as conn:
+        access.replace_groups(conn, world.tenant_id, {"group:staff": [ANA]}, {})
+        assert access.enter_scope(conn, world.who(ANA), world.store.scopes).label_set_ids
+        raise RuntimeError
+    cached = world.store.scopes.get(world.who(ANA), before.epoch)
+    assert cached is not None and cached.scope.label_set_ids == ()
+    assert world.store.scopes.size()[0] == 1
+
+
+def test_a_scope_of_an_older_epoch_never_replaces_a_newer_one() -> None:
+    cache, who = ScopeCache(), Principal(UUID(int=1), ANA)
+    newer = Resolved(AccessScope(who.tenant_id, ANA, (2,), 8), 1)
+    cache.put(who, newer)
+    cache.put(who, Resolved(AccessScope(who.tenant_id, ANA, (1, 2), 7), 1))
+    assert cache.get(who, 8) is newer
+    assert cache.get(who, 7) is None
+
+
+def test_the_cache_is_bounded_and_drops_what_was_not_used_for_longest() -> None:
+    cache = ScopeCache(max_ids=1000)
+    people = [Principal(UUID(int=1), f"user:p{n}") for n in range(30)]
+    for person in people:
+        cache.get(people[0], 1)
+        cache.put(person, Resolved(AccessScope(person.tenant_id, person.subject, tuple(range(80)), 1), 1))
+    scopes, ids = cache.size()
+    assert ids <= 1000 and 5 < scopes < 30
+    assert cache.get(people[0], 1) and cache.get(people[-1], 1) and not cache.get(people[5], 1)
+    cache.put(people[0], Resolved(AccessScope(UUID(int=1), "user:p0", tuple(range(5000)), 1), 1))
+    assert cache.size() == (0, 0)  # too large to keep at all
+
+
+# --- new label sets, in whatever order they commit ----------------------------------------------------------------
+
+
+@pytest.fixture
+def writers(maintenance_url: str) -> Iterator[list[psycopg.Connection[Any]]]:
+    """Two transactions of one's own."""
+    opened = [psycopg.connect(maintenance_url) for _ in range(2)]
+    yield opened
+    for conn in opened:
+        conn.close()
+
+
+def test_a_label_set_that_commits_after_a_later_one_is_found(world: World, writers: list[Conn]) -> None:
+    first, second = writers
+    lower = access.intern_labels(first, world.tenant_id, make_labels([ANA]))
+    higher = access.intern_labels(second, world.tenant_id, make_labels([ANA, "group:x"]))
+    assert lower < higher
+    assert kept(world).label_set_ids == ()
+    second.commit()
+    assert kept(world).label_set_ids == (higher,)
+    assert kept(world).label_set_ids == (higher,)
+    first.commit()
+    assert kept(world).label_set_ids == (lower, higher)
+
+
+def test_an_older_snapshot_takes_nothing_from_what_a_newer_one_resolved(world: World, writers: list[Conn]) -> None:
+    epoch = kept(world).epoch
+    with reading_tenant(world.store, world.tenant_id) as older:
+        older.execute("SELECT 1 FROM tenants")  # its snapshot is taken
+        mine = intern(world, ANA)
+        assert kept(world).label_set_ids == (mine,)
+        access.enter_scope(older, world.who(ANA), world.store.scopes)
+    found = world.store.scopes.get(world.who(ANA), epoch)
+    assert found is not None and found.scope.label_set_ids == (mine,)
+    assert kept(world).label_set_ids == (mine,)
+
+
+def test_many_writers_and_readers_at_once_lose_no_label_set(world: World) -> None:
+    """Each reader, at any time, has in its kept scope exactly what the definition gives in the same snapshot."""
+    stop, wrong = threading.Event(), []
+
+    def write(number: int) -> None:
+        for step in range(40):
+            intern(world, ANA if step % 2 else "user:ben", f"group:{number}-{step}")
+
+    def read() -> None:
+        while not stop.is_set():
+            with reading_tenant(world.store, world.tenant_id) as conn:
+                scope = access.enter_scope(conn, world.who(ANA), world.store.scopes)
+                fresh = access.visible_label_sets(conn, world.who(ANA))
+                if not set(fresh) <= set(scope.label_set_ids):
+                    wrong.append((fresh, scope))
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    writers = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in (*readers, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    for thread in readers:
+        thread.join()
+    assert not wrong
+    assert len(kept(world).label_set_ids) == 4 * 20
+
+
+# --- the two forms of a scope -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", [(5,), (1, 2, 3), (7, 8, 9, 15, 16, 17), (3, 4000), tuple(range(2, 900, 3))])
+def test_both_forms_show_the_same_label_sets(world: World, ids: tuple[int, ...]) -> None:
+    scope = AccessScope(world.tenant_id, ANA, ids, 1)
+    shown = ("SELECT n FROM generate_series(-20, 4100) n WHERE n IN (SELECT unnest(scope_label_sets())) OR"
+             " substring((SELECT scope_bits()) FROM n - (SELECT scope_base()) + 1 FOR 1) = B'1'")  # fmt: skip
+    with reading_tenant(world.store, world.tenant_id) as conn:
+        for form in ((scope.array, "", ""), ("", str(scope.base), scope.bits)):
+            names = ("citadel.label_sets", "citadel.label_base", "citadel.label_bits")
+            for name, value in zip(names, form, strict=True):
+                conn.execute("SELECT set_config(%s, %s, true)", (name, value))
+            assert tuple(n for (n,) in conn.execute(shown).fetchall()) == ids  # type: ignore[arg-type]
+
+
+def test_a_scope_set_after_another_leaves_nothing_of_it(world: World) -> None:
+    for number in range(40):
+        world.add(f"d{number}", f"text {number}", (f"user:u{number}",))
+    with writing(world.store) as conn:
+        ids = [row[0] for row in conn.execute("SELECT DISTINCT label_set_id FROM documents ORDER BY 1")]
+    dense, sparse = (AccessScope(world.tenant_id, ANA, tuple(each), 1) for each in (ids, [ids[0], ids[0] + 10**6]))
+    nothing = AccessScope(world.tenant_id, ANA, (), 1)
+    assert dense.dense and not sparse.dense and not nothing.dense
+    with reading_tenant(world.store, world.tenant_id) as conn:
+        for scope, rows in ((dense, 40), (sparse, 1), (dense, 40), (nothing, 0), (sparse, 1), (nothing, 0)):
+            set_scope(conn, scope)
+            assert [count(conn, table) for table in CONTENT] == [rows] * 4
+
+
+# --- a label set that many documents share ------------------------------------------------------------------------
+
+
+def test_all_documents_of_a_label_set_follow_its_one_row(world: World, searcher: Searcher, database_url: str) -> None:
+    ask = SearchRequest("marmalade memo", top_k=20)
+    world.groups({"group:a": [ANA], "group:b": ["user:ben"]})
+    for number in range(12):
+        world.add(f"d{number}", f"the marmalade memo number {number}", ("group:a",))
+    world.add("other", "another marmalade memo", ("group:b",))
+    shared, other = intern(world, "group:a"), intern(world, "group:b")
+    assert len(search(searcher, world.who(ANA), ask).passages) == 12
+    with psycopg.connect(database_url) as admin:
+        rows = "SELECT xmin::text, ctid::text FROM {} ORDER BY 1, 2"
+        before = {t: admin.execute(rows.format(t).encode()).fetchall() for t in CONTENT}
+        with writing(world.store) as conn:
+            assert access.relabel_set(conn, world.tenant_id, shared, make_labels(["group:b"])) == 12
+        assert {t: admin.execute(rows.format(t).encode()).fetchall() for t in CONTENT} == before
+    assert not search(searcher, world.who(ANA), ask).passages
+    assert len(search(searcher, world.who("user:ben"), ask).passages) == 13
+    assert intern(world, "group:b") == other  # sets of equal labels stand beside each other
+    assert intern(world, "group:a") not in (shared, other)  # what is submitted under the old labels has those
+
+
+def test_a_label_set_is_only_changed_by_its_tenant_and_to_labels_on_its_scale(world: World, neighbour: World) -> None:
+    mine = intern(world, ANA)
+    for other, labels, error in (
+        (neighbour, make_labels(["public"]), NotFound),
+        (world, Labels(("public",), (), "none such"), InvalidLabel),
+    ):
+        with pytest.raises(error), writing(world.store) as conn:
+            access.relabel_set(conn, other.tenant_id, mine, labels)
+    assert kept(world).label_set_ids == (mine,)
+
+
+def test_a_submission_under_way_does_not_come_under_a_set_that_is_being_opened(
+    world: World, writers: list[Conn]
+) -> None:
+    """Whoever comes second waits: either the document is there to follow, or it has a set of the labels it came with."""
+    narrow = intern(world, "group:hr")
+    opener, submitter = writers
+    access.relabel_set(opener, world.tenant_id, narrow, make_labels(["public"]))
+    found: list[int] = []
+    waiting = threading.Thread(
+        target=lambda: found.append(access.intern_labels(submitter, world.tenant_id, make_labels(["group:hr"])))
+    )
+    waiting.start()
+    waiting.join(0.3)
+    assert not found  # it waits for the other's end
+    opener.commit()
+    waiting.join(5)
+    submitter.commit()
+    assert found and found[0] != narrow
+    with writing(world.store) as conn:
+        assert access.labels_of(conn, found[0]) == make_labels(["group:hr"])
+
+
+# --- any order of changes and searches ----------------------------------------------------------------------------
+
+
+class Grants(RuleBasedStateMachine):
+    """Grants, revocations, label sets and their changes, and scopes that are taken in between, kept or not."""
+
+    world: World
+    checked = 0
+    visible = 0
+
+    @initialize()
+    def begin(self) -> None:
+        with writing(self.world.store) as conn:
+            self.tenant = ensure_tenant(conn, uuid4().hex, self.world.profile.id)
+        self.members: set[tuple[str, str]] = set()
+        self.clearances: dict[str, str] = {}
+        self.sets: dict[int, Labels] = {}
+
+    @rule(member=st.sampled_from(MEMBERS), group=st.sampled_from(GROUPS))
+    def grant(self, member: str, group: str) -> None:
+        self.execute("INSERT INTO memberships VALUES (%s, %s, %s) ON CONFLICT DO NOTHING", member, group)
+        self.members.add((member, group))
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data())
+    def revoke(self, data: st.DataObject) -> None:
+        pair = data.draw(st.sampled_from(sorted(self.members)))
+        self.execute("DELETE FROM memberships WHERE tenant_id = %s AND (member, group_label) = (%s, %s)", *pair)
+        self.members.remove(pair)
+
+    @rule(group=st.sampled_from(GROUPS), members=st.frozensets(st.sampled_from(MEMBERS), max_size=3))
+    def load(self, group: str, members: frozenset[str]) -> None:
+        with writing(self.world.store) as conn:
+            access.replace_groups(conn, self.tenant, {group: sorted(members)}, self.clearances)
+        self.members = {(member, group) for member in members}
+
+    @rule(subject=st.sampled_from(PEOPLE), classification=st.sampled_from(SCALE))
+    def clear(self, subject: str, classification: str) -> None:
+        self.execute("INSERT INTO clearances VALUES (%s, %s, %s) ON CONFLICT (tenant_id, subject)"
+                     " DO UPDATE SET classification = excluded.classification", subject, classification)  # fmt: skip
+        self.clearances[subject] = classification
+
+    @rule(labels=label_sets)
+    def add(self, labels: Labels) -> None:
+        with writing(self.world.store) as conn:
+            self.sets[access.intern_labels(conn, self.tenant, labels)] = labels
+
+    @precondition(lambda self: self.sets)
+    @rule(data=st.data(), labels=label_sets)
+    def relabel(self, data: st.DataObject, labels: Labels) -> None:
+        chosen = data.draw(st.sampled_from(sorted(self.sets)))
+        with writing(self.world.store) as conn:
+            access.relabel_set(conn, self.tenant, chosen, labels)
+        self.sets[chosen] = labels
+
+    @rule(
+        subject=st.sampled_from(PEOPLE),
+        ceiling=st.sampled_from((None, (), ("group:a", "public"))),
+        top=st.sampled_from((None, "internal", "restricted")),
+    )
+    def look(self, subject: str, ceiling: tuple[str, ...] | None, top: str | None) -> None:
+        who = Principal(self.tenant, subject, ceiling, top)
+        with reading_tenant(self.world.store, self.tenant) as conn:
+            found = access.enter_scope(conn, who, self.world.store.scopes).label_set_ids
+        graph = Graph(frozenset(self.members), self.clearances)
+        expected = {i for i, labels in self.sets.items() if may_see(graph, who, labels)}
+        assert set(found) == expected
+        type(self).checked += 1
+        type(self).visible += bool(expected)
+
+    def execute(self, statement: LiteralString, *values: str) -> None:
+        with writing(self.world.store) as conn:
+            conn.execute(statement, (self.tenant, *values))
+
+
+def test_no_order_of_changes_and_looks_shows_what_the_reference_denies(world: World) -> None:
+    machine = type("TheGrants", (Grants,), {"world": world, "checked": 0, "visible": 0})
+    bounds = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(machine, settings=bounds)
+    assert machine.checked > 100 and machine.visible > 10, json.dumps([machine.checked, machine.visible])
