@@ -9,7 +9,18 @@ from psycopg.types.json import Jsonb
 from store.pool import Store, writing
 
 Action = Literal[
-    "search", "read", "submit", "label.change", "delete", "refresh", "key.create", "key.revoke", "groups.change"
+    "search",
+    "read",
+    "submit",
+    "label.change",
+    "delete",
+    "refresh",
+    "key.create",
+    "key.revoke",
+    "groups.change",
+    "access.explain",
+    "access.diff",
+    "label_set.change",
 ]
 
 ADD = """

@@ -123,6 +123,13 @@ def writing(store: Store) -> Iterator[Conn]:
 
 
 @contextmanager
+def trying(store: Store) -> Iterator[Conn]:
+    """As `writing`, and rolled back at its end: for what a change would come to."""
+    with _translated(), store.maintenance.connection() as conn, conn.transaction(force_rollback=True):
+        yield conn
+
+
+@contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield

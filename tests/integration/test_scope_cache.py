@@ -334,7 +334,7 @@ def test_a_label_set_is_only_changed_by_its_tenant_and_to_labels_on_its_scale(wo
 def test_a_submission_under_way_does_not_come_under_a_set_that_is_being_opened(
     world: World, writers: list[Conn]
 ) -> None:
-    """Whoever comes second waits: either the document is there to follow, or it has a set of the labels it came with."""
+    """Whoever comes second waits: either the document is there to follow, or it has the labels that it came with."""
     narrow = intern(world, "group:hr")
     opener, submitter = writers
     access.relabel_set(opener, world.tenant_id, narrow, make_labels(["public"]))
