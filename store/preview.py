@@ -90,7 +90,7 @@ def labels_change(conn: Conn, tenant_id: UUID, proposed: Mapping[UUID, Labels]) 
 
     `conn` must be rolled back afterwards. Raises InvalidLabel.
     """
-    wanted = {labels: access.intern_labels(conn, tenant_id, labels) for labels in set(proposed.values())}
+    wanted = access.intern_many(conn, tenant_id, set(proposed.values()))
     moves: dict[tuple[int, int], Documents] = defaultdict(Documents)
     for document_id, external_id, old in conn.execute(NOW, (tenant_id, list(proposed))).fetchall():
         if (new := wanted[proposed[document_id]]) != old:
