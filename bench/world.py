@@ -97,7 +97,8 @@ def bench_database(server: str, name: str) -> Iterator[Bench]:
     migrate(url, PASSWORDS)
     with as_owner(url) as conn:
         profile = ensure_profile(conn, PROFILE)
-    store = open_store(*(role_url(url, role, PASSWORDS[role]) for role in ("citadel_app", "citadel_maintenance")))
+    app, maintenance = (role_url(url, role, password) for role, password in PASSWORDS.items())
+    store = open_store(app, maintenance)
     try:
         with writing(store) as conn:
             tenant_id = ensure_tenant(conn, "bench", profile.id)
@@ -115,11 +116,15 @@ def fill(bench: Bench, rows: Rows) -> None:
             copy.set_types(["text", "int4", "text", "halfvec"])
             for row in zip(rows.names, rows.label_set_ids, rows.texts, map(HalfVector, rows.vectors), strict=True):
                 copy.write_row(row)
-        values = {"tenant": bench.tenant_id, "profile": bench.profile.id, "label_set": rows.label_set_ids[0]}
-        row = conn.execute(SOURCE, values).fetchone()
-        values["source"] = row[0] if row else None
+        values: dict[str, object] = {
+            "tenant": bench.tenant_id,
+            "profile": bench.profile.id,
+            "label_set": rows.label_set_ids[0],
+        }
+        ((source_id,),) = conn.execute(SOURCE, values).fetchall()
+        values["source"] = source_id
         for statement in (DOCUMENTS, "ANALYZE loading", VERSIONS, CHUNKS):
-            conn.execute(statement, values)  # type: ignore[call-overload]
+            conn.execute(statement, values)
         conn.execute(sql.SQL(VECTORS).format(changes.vectors_table(bench.profile.id)), values)
     with as_owner(bench.admin_url) as conn:
         conn.execute("ANALYZE")
