@@ -32,6 +32,8 @@ bench: $(VENV)/installed  ## ratios against what one would use instead
 	$(BIN)/python -m bench.embed
 	$(BIN)/python -m bench.ingest
 	$(BIN)/python -m bench.audit
+	$(BIN)/python -m bench.access
+	$(BIN)/python -m bench.share
 
 clean:
 	rm -rf $(VENV) .citadel

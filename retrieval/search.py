@@ -76,11 +76,11 @@ def _search(
     _await_position(searcher, principal.tenant_id, request.at_least)
     with reading_tenant(searcher.store, principal.tenant_id) as conn:
         with stages.timed("authorize") as note:
-            scope = access.enter_scope(conn, principal)
+            scope = access.enter_scope(conn, principal, searcher.store.scopes)
             view = View(scope, export_snapshot(conn))
             profile = profiles.live_profile(conn, scope.tenant_id)
             check_model(searcher.embedder, profile)
-            scan = Scan(scope.tenant_id, profile.id, scope.label_set_ids, where)
+            scan = Scan(scope, profile.id, where)
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
         questions = (request.query, *request.queries)
         dense_leg = request.mode != "lexical" and stages.start("dense", _dense, searcher, view, scan, questions)

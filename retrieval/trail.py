@@ -61,7 +61,7 @@ def audited_read(
     told: dict[str, Any] = {"bypass": principal.bypass}
     try:
         with reading_tenant(store, principal.tenant_id) as conn:
-            told |= scope_detail(access.enter_scope(conn, principal))
+            told |= scope_detail(access.enter_scope(conn, principal, store.scopes))
             yield conn, told
     except Permanent as error:
         _record(store, principal, action, resource, request_id, outcome_of(error), told)

@@ -21,7 +21,7 @@ from store.pool import Conn, Store, writing
 # What the names mean never changes, and none is ever removed: exports of years ago are read by them. Add at the end.
 Action = Literal[
     "search", "read", "submit", "label.change", "delete", "refresh", "key.create", "key.revoke", "groups.change",
-    "list", "request", "audit.retention", "audit.query_text",
+    "list", "request", "audit.retention", "audit.query_text", "access.explain", "access.diff", "label_set.change",
 ]  # fmt: skip
 ACTIONS: tuple[str, ...] = get_args(Action)
 

@@ -25,7 +25,7 @@ CREATE TABLE profiles (
 CREATE TABLE tenants (
     id                uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     name              text NOT NULL UNIQUE,
-    access_epoch      bigint NOT NULL DEFAULT 1,   -- moves when an existing grant changes
+    access_epoch      bigint NOT NULL DEFAULT 1,   -- moves when an existing grant changes, by trigger
     default_clearance text NOT NULL DEFAULT 'internal',
     live_profile      int NOT NULL REFERENCES profiles,
     created_at        timestamptz NOT NULL DEFAULT now(),
@@ -64,9 +64,11 @@ CREATE TABLE label_sets (
     deny           text[] NOT NULL,
     classification text NOT NULL,
     hash           bytea NOT NULL,                 -- of the three above: a thousand labels are too long for an index
+    xid            xid8 NOT NULL DEFAULT pg_current_xact_id(), -- of the adding transaction: what is new to a snapshot
     UNIQUE (tenant_id, hash),
     FOREIGN KEY (tenant_id, classification) REFERENCES classifications ON DELETE CASCADE
 );
+CREATE INDEX ON label_sets (tenant_id, xid);
 
 CREATE TABLE api_keys (
     id                 uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -83,6 +85,52 @@ CREATE TABLE api_keys (
     UNIQUE (tenant_id, name)
 );
 
+-- An epoch is never used twice, not even by a database that was restored or failed over to: what a process resolved
+-- under a lost one is not taken for the new one's.
+CREATE FUNCTION next_epoch(p_last bigint) RETURNS bigint LANGUAGE sql VOLATILE AS
+    $$ SELECT greatest(p_last + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) $$;
+
+-- Each statement that changes a grant moves its tenants' epochs. It holds their rows to its end, so that epochs and
+-- states of the grants come in one order.
+CREATE FUNCTION move_epoch() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        UPDATE tenants SET access_epoch = next_epoch(access_epoch);
+    ELSE
+        UPDATE tenants SET access_epoch = next_epoch(access_epoch) WHERE id IN (SELECT tenant_id FROM changed);
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION move_own_epoch() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.access_epoch := next_epoch(OLD.access_epoch);
+    RETURN NEW;
+END $$;
+
+CREATE PROCEDURE watch_grants(p_table regclass, p_inserts boolean) LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_inserts THEN
+        EXECUTE format('CREATE TRIGGER epoch_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS changed
+                        FOR EACH STATEMENT EXECUTE FUNCTION move_epoch()', p_table);
+    END IF;
+    EXECUTE format('CREATE TRIGGER epoch_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS changed
+                    FOR EACH STATEMENT EXECUTE FUNCTION move_epoch()', p_table);
+    EXECUTE format('CREATE TRIGGER epoch_update_from AFTER UPDATE ON %s REFERENCING OLD TABLE AS changed
+                    FOR EACH STATEMENT EXECUTE FUNCTION move_epoch()', p_table);
+    EXECUTE format('CREATE TRIGGER epoch_update_to AFTER UPDATE ON %s REFERENCING NEW TABLE AS changed
+                    FOR EACH STATEMENT EXECUTE FUNCTION move_epoch()', p_table);
+    EXECUTE format('CREATE TRIGGER epoch_truncate AFTER TRUNCATE ON %s
+                    FOR EACH STATEMENT EXECUTE FUNCTION move_epoch()', p_table);
+END $$;
+
+-- A new label set changes no grant: a resolved scope finds it by its xid.
+CALL watch_grants('memberships', true);
+CALL watch_grants('clearances', true);
+CALL watch_grants('classifications', true);
+CALL watch_grants('label_sets', false);
+CREATE TRIGGER epoch BEFORE UPDATE OF default_clearance ON tenants FOR EACH ROW EXECUTE FUNCTION move_own_epoch();
+
 -- The labels that a subject holds: itself, `public`, and every group above it. UNION makes circles harmless.
 CREATE FUNCTION held_labels(p_tenant uuid, p_subject text) RETURNS text[]
     LANGUAGE sql STABLE PARALLEL SAFE AS $$
@@ -95,9 +143,11 @@ CREATE FUNCTION held_labels(p_tenant uuid, p_subject text) RETURNS text[]
 $$;
 
 -- The one definition of visible: same tenant, an allow label held (and within the credential's ceiling), no deny
--- label held, classification within the clearance of the subject and of the credential.
-CREATE FUNCTION visible_label_sets(p_tenant uuid, p_subject text, p_ceiling text[], p_max_classification text)
-    RETURNS SETOF int LANGUAGE sql STABLE PARALLEL SAFE AS $$
+-- label held, classification within the clearance of the subject and of the credential. `p_since` asks for those alone
+-- that a transaction of that id or a later one has added.
+CREATE FUNCTION visible_label_sets(p_tenant uuid, p_subject text, p_ceiling text[], p_max_classification text,
+                                   p_since xid8 DEFAULT '0') RETURNS SETOF int
+    LANGUAGE sql STABLE PARALLEL SAFE AS $$
     WITH me AS MATERIALIZED (
         SELECT held_labels(p_tenant, p_subject) AS held,
                coalesce((SELECT classification FROM clearances WHERE tenant_id = p_tenant AND subject = p_subject),
@@ -114,6 +164,7 @@ CREATE FUNCTION visible_label_sets(p_tenant uuid, p_subject text, p_ceiling text
     FROM mine, label_sets s
     JOIN classifications c ON c.tenant_id = s.tenant_id AND c.name = s.classification
     WHERE s.tenant_id = p_tenant
+      AND s.xid >= p_since
       AND s.allow && mine.usable
       AND NOT s.deny && mine.held
       AND c.rank <= mine.subject_rank
@@ -125,6 +176,18 @@ CREATE FUNCTION scope_tenant() RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE AS
     $$ SELECT nullif(current_setting('citadel.tenant', true), '')::uuid $$;
 CREATE FUNCTION scope_label_sets() RETURNS int[] LANGUAGE sql STABLE PARALLEL SAFE AS
     $$ SELECT nullif(current_setting('citadel.label_sets', true), '')::int[] $$;
+-- The same as one bit a label set, the first of them scope_base: for scopes of many.
+CREATE FUNCTION scope_bits() RETURNS varbit LANGUAGE sql STABLE PARALLEL SAFE AS
+    $$ SELECT ('x' || nullif(current_setting('citadel.label_bits', true), ''))::varbit $$;
+CREATE FUNCTION scope_base() RETURNS int LANGUAGE sql STABLE PARALLEL SAFE AS
+    $$ SELECT nullif(current_setting('citadel.label_base', true), '')::int $$;
+
+-- The condition of a policy on label_set_id. Both forms are prepared once a query: the array is hashed, a bit is looked
+-- up by its place, and a place outside of them is no bit.
+CREATE FUNCTION in_scope() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT
+    '(label_set_id IN (SELECT unnest(scope_label_sets()))'
+    ' OR substring((SELECT scope_bits()) FROM label_set_id - (SELECT scope_base()) + 1 FOR 1) = B''1'')'
+$$;
 
 -- Documents ---------------------------------------------------------------------------------------------------------
 
@@ -245,7 +308,7 @@ CREATE INDEX ON jobs (document_id, version);
 
 -- Point-read tables follow their document's row, so a label change there holds for every reader at once. A version is
 -- under its own labels too: what a wider one replaced stays with those who could read it.
--- Scanned tables (vectors) carry the label set: the array form is hashed once a query.
+-- Scanned tables (vectors) carry the label set.
 CREATE PROCEDURE protect(p_table regclass, p_visible text) LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', p_table);
@@ -254,8 +317,8 @@ BEGIN
     EXECUTE format('CREATE POLICY maintenance ON %s TO citadel_maintenance USING (true) WITH CHECK (true)', p_table);
 END $$;
 
-CALL protect('documents', 'tenant_id = (SELECT scope_tenant()) AND label_set_id IN (SELECT unnest(scope_label_sets()))');
-CALL protect('versions', 'EXISTS (SELECT FROM documents d WHERE d.id = document_id) AND label_set_id IN (SELECT unnest(scope_label_sets()))');
+CALL protect('documents', 'tenant_id = (SELECT scope_tenant()) AND ' || in_scope());
+CALL protect('versions', 'EXISTS (SELECT FROM documents d WHERE d.id = document_id) AND ' || in_scope());
 CALL protect('chunks', 'EXISTS (SELECT FROM documents d WHERE d.id = document_id)');
 CALL protect('memberships', 'tenant_id = (SELECT scope_tenant())');
 CALL protect('clearances', 'tenant_id = (SELECT scope_tenant())');
@@ -402,8 +465,7 @@ BEGIN
         embedding    halfvec(%s) NOT NULL)', vectors, p_dimensions);
     EXECUTE format('CREATE INDEX ON %I (label_set_id)', vectors);
     EXECUTE format('CREATE INDEX ON %I (document_id)', vectors);
-    CALL protect(vectors::regclass,
-        'tenant_id = (SELECT scope_tenant()) AND label_set_id IN (SELECT unnest(scope_label_sets()))');
+    CALL protect(vectors::regclass, 'tenant_id = (SELECT scope_tenant()) AND ' || in_scope());
     EXECUTE format('GRANT SELECT ON %I TO citadel_app', vectors);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO citadel_maintenance', vectors);
     RETURN new_id;

@@ -36,7 +36,7 @@ def sight(world: World, subject: str, where: sql.Composable | None = None) -> It
     """The subject's view and scan, in a snapshot that is open."""
     with reading_tenant(world.store, world.tenant_id) as conn:
         scope = access.enter_scope(conn, world.who(subject))
-        yield View(scope, export_snapshot(conn)), Scan(world.tenant_id, world.profile.id, scope.label_set_ids, where)
+        yield View(scope, export_snapshot(conn)), Scan(scope, world.profile.id, where)
 
 
 def found(engine: LexicalIndex, world: World, query: str, subject: str = "user:ana", k: int = 50) -> list[Candidate]:
