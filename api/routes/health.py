@@ -15,7 +15,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz", summary="Is the process alive")
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:  # not on the thread pool: it may be full of searches that wait
     """Answers whenever the process does."""
     return {"status": "ok"}
 

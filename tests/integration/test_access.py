@@ -236,7 +236,7 @@ def test_a_writer_reaches_no_document_of_another_tenant(world: World, neighbour:
 
 def test_a_wider_version_does_not_open_the_older_text(world: World) -> None:
     submitted = world.add("memo", "the salaries are: one million", ("group:hr",))
-    world.add("memo", "the salaries are redacted", ("public",))
+    world.add("memo", "the salaries are redacted", ("group:hr", "public"))
     assert read_text(world, "user:ana", submitted.document_id) == "the salaries are redacted"
     assert read_text(world, "user:ana", submitted.document_id, 1) is None
     world.groups({"group:hr": ["user:hana"]})

@@ -1,7 +1,11 @@
 """Every route of the contract, as its callers use it."""
 
 import json
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -301,6 +305,20 @@ def test_health_needs_no_key(api: Api) -> None:
     assert api.http.get("/healthz").json() == {"status": "ok"}
     ready = api.http.get("/readyz")
     assert (ready.status_code, ready.json()["ready"], ready.json()["degraded"]) == (200, True, False)
+
+
+def test_health_answers_while_every_thread_waits(api: Api, key: dict[str, str]) -> None:
+    service = api.http.app.state.service  # type: ignore[attr-defined]
+    stuck = replace(service.searcher, slots=threading.Semaphore(0), deadline_s=1.5)
+    api.http.app.state.service = replace(service, searcher=stuck)  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(50) as threads:  # more than the server has
+        waiting = [threads.submit(api.http.post, "/v1/search", json={"query": "x"}, headers=key) for _ in range(50)]
+        time.sleep(0.3)
+        started = time.monotonic()
+        assert api.http.get("/healthz").status_code == 200
+        assert time.monotonic() - started < 1
+        answers = [future.result() for future in waiting]
+    assert {answer.status_code for answer in answers} == {429} and all("retry-after" in a.headers for a in answers)
 
 
 @pytest.mark.parametrize(
