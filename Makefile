@@ -31,6 +31,9 @@ check: $(VENV)/installed  ## lint, types, layers, and that the migrations build 
 bench: $(VENV)/installed  ## ratios against what one would use instead
 	$(BIN)/python -m bench.embed
 	$(BIN)/python -m bench.ingest
+	$(BIN)/python -m bench.audit
+	$(BIN)/python -m bench.access
+	$(BIN)/python -m bench.share
 
 leaks: $(VENV)/installed  ## who may not see it is told nothing of it: 100,000 probes, 2,000 paired searches
 	$(BIN)/python -m tests.leaks

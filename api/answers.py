@@ -1,5 +1,6 @@
 """What goes out: the bodies of the contract's answers, each with an example, and records shaped as them."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from api.schemas import LabelsIn
 from core.records import Document, Job, Labels, SearchAnswer, Source
+from store.explain import Explanation
 
 OPEN_DETAILS = frozenset({"candidates", "failed", "over_budget"})  # of `activity`, for callers without `operate`
 
@@ -177,6 +179,44 @@ class SourcesOut(BaseModel):
     model_config = _example({"sources": [SOURCE_EXAMPLE], "next_cursor": None})
 
 
+class HeldOut(BaseModel):
+    """A label that is held, and a shortest way to it."""
+
+    label: str
+    path: list[str]
+
+
+class ClearanceOut(BaseModel):
+    """How far up the scale somebody sees."""
+
+    classification: str
+    own: bool
+    reaches: bool
+
+
+class ExplanationOut(BaseModel):
+    """What decided."""
+
+    document_id: UUID
+    subject: str
+    decision: str
+    epoch: int
+    external_id: str | None
+    indexed: bool
+    label_set_id: int | None
+    labels: LabelsIn | None
+    allowed_by: list[HeldOut]
+    denied_by: list[HeldOut]
+    clearance: ClearanceOut | None
+
+    model_config = _example(
+        {"document_id": DOCUMENT, "subject": "user:ana@acme.example", "decision": "visible", "epoch": 1767225600000000,
+         "external_id": "handbook/travel.md", "indexed": True, "label_set_id": 12, "labels": LABELS,
+         "allowed_by": [{"label": "group:staff", "path": ["user:ana@acme.example", "group:ops", "group:staff"]}],
+         "denied_by": [], "clearance": {"classification": "internal", "own": False, "reaches": True}}
+    )  # fmt: skip
+
+
 class RefreshOut(BaseModel):
     """A refresh that was accepted."""
 
@@ -254,6 +294,11 @@ def job_out(job: Job) -> JobOut:
         attempts=job.attempts, error=error, seq=job.seq, detail=job.detail, created_at=job.created_at,
         updated_at=job.updated_at,
     )  # fmt: skip
+
+
+def explanation_out(found: Explanation) -> ExplanationOut:
+    """An explanation as a body."""
+    return ExplanationOut.model_validate(asdict(found))
 
 
 def source_out(source: Source) -> SourceOut:

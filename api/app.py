@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from api import docs, errors
 from api.body import BodyLimit
 from api.metrics import Metrics
-from api.routes import batch, documents, health, jobs, search, sources
+from api.routes import access, batch, documents, health, jobs, search, sources
 from api.service import Service
 
 DESCRIPTION = """Labelled documents in, permitted and cited context out.
@@ -33,7 +33,8 @@ def create_app(open_service: Callable[[], AbstractContextManager[Service]], max_
     app = FastAPI(title="Citadel", version="1", description=DESCRIPTION, lifespan=lifespan, responses=errors.RESPONSES,
                   docs_url=None, redoc_url=None)  # fmt: skip
     app.state.metrics = Metrics()
-    for router in (search.router, batch.router, documents.router, jobs.router, sources.router, health.router):
+    for router in (search.router, batch.router, documents.router, jobs.router, sources.router,
+                   access.router, health.router):  # fmt: skip
         app.include_router(router)
     docs.install(app)
     errors.install(app)

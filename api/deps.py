@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from api.refusals import refusals_recorded
 from api.service import Service
 from core.errors import Forbidden, Invalid, InvalidLabel, Unauthenticated
 from core.labels import check_label
@@ -61,7 +62,8 @@ def get_caller(
         key = keys.find_key(conn, credentials.credentials)
     if key is None:
         raise Unauthenticated(NOBODY)
-    return Caller(key, _principal(key, [_utf8(name) for name in request.headers.getlist(ACT_FOR)]))
+    with refusals_recorded(service, request, key.tenant_id, f"service:{key.name}"):
+        return Caller(key, _principal(key, [_utf8(name) for name in request.headers.getlist(ACT_FOR)]))
 
 
 def _utf8(header: str) -> str:
@@ -92,12 +94,16 @@ class _Needs:
     scopes: frozenset[str]
     itself: bool = False  # for writes: made by the key, not in a user's name
 
-    def __call__(self, caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
+    def __call__(self, request: Request, service: ServiceDep, caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
+        with refusals_recorded(service, request, caller.principal.tenant_id, caller.actor, caller.acting_for):
+            self._check(caller)
+        return caller
+
+    def _check(self, caller: Caller) -> None:
         if not self.scopes & caller.key.scopes:
             raise Forbidden(f"this key lacks the scope {' or '.join(sorted(self.scopes))}")
         if self.itself and caller.acting_for:
             raise Forbidden("this call is made by the key itself: leave out X-Citadel-Act-For")
-        return caller
 
 
 Reader = Annotated[Caller, Depends(_Needs(frozenset({"search"})))]

@@ -1,13 +1,11 @@
 """`citadel eval`: measure the search against a golden set."""
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from uuid import UUID
 
 import click
 
@@ -15,11 +13,10 @@ from cli.options import as_json, pass_settings, show
 from cli.stack import open_searcher, tenant_of
 from core.config import Settings
 from core.records import Mode
-from eval.golden import GoldenSet, read_golden
+from eval.golden import read_golden
 from eval.report import RunReport, make_report, to_dict, to_text
 from eval.run import run_golden
-from retrieval.search import Searcher, search
-from store import audit
+from retrieval.search import search
 
 
 @click.group("eval")
@@ -78,7 +75,6 @@ def run_command(
     settings = replace(settings, tenant=tenant or settings.tenant)
     with open_searcher(settings) as searcher:
         tenant_id = tenant_of(searcher.store, settings)
-        _note(searcher, tenant_id, questions)
         with _bar(len(questions.queries), shown) as step:
             run = run_golden(partial(search, searcher), tenant_id, questions, cutoffs, mode, step)
     report = make_report(run)
@@ -89,13 +85,6 @@ def run_command(
 def exit_status(report: RunReport) -> int:
     """1 when a forbidden document came back, so that CI stops."""
     return 1 if report.forbidden_returned else 0
-
-
-def _note(searcher: Searcher, tenant_id: UUID, golden: GoldenSet) -> None:
-    """A row of the audit trail for everybody in whose name questions are about to be asked."""
-    for subject, number in Counter(query.subject for query in golden.queries).items():
-        audit.record(searcher.store, tenant_id, "search", actor="service:cli", acting_for=subject,
-                     resource=f"golden:{golden.digest}", detail={"questions": number})  # fmt: skip
 
 
 @contextmanager

@@ -7,8 +7,11 @@ import sys
 import click
 
 from cli.access import groups, keys_group
+from cli.audit import audit_group
 from cli.demo import demo
+from cli.erase import erase_command, tombstones_group
 from cli.eval import eval_group
+from cli.explain import access_group
 from cli.options import CitadelGroup
 from cli.processes import beat, dispatch, migrate, serve, up, worker
 from cli.search import search_command
@@ -37,8 +40,9 @@ def citadel(ctx: click.Context) -> None:
     ctx.obj = load_settings(os.environ, running_stack=ctx.invoked_subcommand not in ("up", "demo"))
 
 
-for command in (up, serve, worker, dispatch, beat, migrate, keys_group, groups, sources_group, refresh_command,
-                jobs_group, search_command, eval_group, demo):  # fmt: skip
+for command in (up, serve, worker, dispatch, beat, migrate, keys_group, groups, access_group, sources_group,
+                refresh_command, jobs_group, search_command, eval_group, audit_group, erase_command, tombstones_group,
+                demo):  # fmt: skip
     citadel.add_command(command)
 
 

@@ -5,6 +5,7 @@ Offsets are counted in Unicode code points of a version's canonical text; spans 
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 from uuid import UUID
 
@@ -32,7 +33,7 @@ class Principal:
     via: str | None = None  # the service that acts for the subject, if another
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: what it looks like to Postgres is worked out once
 class AccessScope:
     """The label sets that a principal may see, as read at one access epoch. No search runs without one."""
 
@@ -40,6 +41,32 @@ class AccessScope:
     subject: str
     label_set_ids: tuple[int, ...]  # may be empty: nothing is visible
     epoch: int
+
+    @cached_property
+    def array(self) -> str:
+        """The label sets as an int[] of Postgres: some 6 bytes each."""
+        return "{" + ",".join(map(str, self.label_set_ids)) + "}"
+
+    @cached_property
+    def bits(self) -> str:
+        """A bit for each id from the lowest to the highest, in hexadecimal; empty when nothing is visible."""
+        if not self.label_set_ids:
+            return ""
+        base, bits = self.base, bytearray((max(self.label_set_ids) - self.base) // 8 + 1)
+        for place in (label_set_id - base for label_set_id in self.label_set_ids):
+            bits[place >> 3] |= 0x80 >> (place & 7)
+        return bits.hex()
+
+    @cached_property
+    def base(self) -> int:
+        """The label set that the first of `bits` is for."""
+        return min(self.label_set_ids, default=0)
+
+    @cached_property
+    def dense(self) -> bool:
+        """Whether the bits are shorter than the array."""
+        ids = self.label_set_ids
+        return bool(ids) and (max(ids) - self.base) // 4 < len(self.array)
 
 
 @dataclass(frozen=True, slots=True)

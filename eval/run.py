@@ -66,6 +66,6 @@ def run_golden(
 
 def _ask(search: Search, tenant_id: UUID, query: GoldenQuery, request: SearchRequest) -> Answered:
     started = time.perf_counter()
-    answer = search(Principal(tenant_id, query.subject), request)
+    answer = search(Principal(tenant_id, query.subject, via="service:eval"), request)
     ms = (time.perf_counter() - started) * 1000
     return Answered(query, tuple(passage.citation for passage in answer.passages), ms, answer.degraded)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -149,6 +149,13 @@ def open_source(source: Source) -> DocumentSource:
     if source.kind == "folder":
         return FolderSource(source)
     raise Misconfigured(f"source {source.name!r} takes pushed documents: there is nothing to refresh")
+
+
+def labels_within(external_id: str, blob_key: str | None, read: Callable[[str], bytes]) -> Labels | None:
+    """The labels that a file's own front matter gives, of bytes that were kept. Raises InvalidRules."""
+    if blob_key is None or not external_id.lower().endswith(MARKDOWN):  # others are not even read
+        return None
+    return _front_matter(external_id, read(blob_key)).labels
 
 
 def _beneath(path: str) -> tuple[str, ...]:

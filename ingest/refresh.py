@@ -13,8 +13,9 @@ from uuid import UUID
 
 from core.errors import Invalid, MassDelete, NotFound
 from core.records import Source, Submission
+from ingest.erase import erase
 from ingest.folder import DocumentSource, Listed
-from ingest.submit import drop_bytes, hold_bytes
+from ingest.submit import hold_bytes
 from store import documents, sources
 from store.blobs import BlobStore
 from store.pool import Conn, Store, writing
@@ -162,10 +163,9 @@ def _delete(into: _Into, gone: Sequence[SeenDocument], total: int, allow_mass_de
 def _delete_one(into: _Into, document_id: UUID) -> bool:
     """Whether this was who deleted it."""
     try:
-        with writing(into.store) as conn:
-            into.hold(conn)
-            unused = documents.delete(conn, into.source.tenant_id, document_id)
+        erase(
+            into.store, into.blobs, into.source.tenant_id, document_id, by=f"source:{into.source.name}", hold=into.hold
+        )
     except NotFound:
         return False
-    drop_bytes(into.store, into.blobs, unused)
     return True

@@ -1,6 +1,5 @@
 """Accept a document: its bytes and its job row are kept before anyone hears `202`."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from uuid import UUID
 
@@ -43,25 +42,10 @@ def change_labels(store: Store, tenant_id: UUID, document_id: UUID, labels: Labe
         return documents.change_labels(conn, tenant_id, document_id, labels, expected)
 
 
-def delete(store: Store, blobs: BlobStore, tenant_id: UUID, document_id: UUID, expected: int | None) -> None:
-    """Remove a document from every search, then its bytes from the blob store."""
-    with writing(store) as conn:
-        unused = documents.delete(conn, tenant_id, document_id, expected)
-    drop_bytes(store, blobs, unused)
-
-
 def hold_bytes(conn: Conn, blobs: BlobStore, key: str, content: bytes) -> None:
     """For a transaction that will refer to bytes that were put: who found them unused may have deleted them since."""
     documents.use_blob(conn, key)
     blobs.put(content)
-
-
-def drop_bytes(store: Store, blobs: BlobStore, keys: Iterable[str]) -> None:
-    """Delete those of the blobs that nothing refers to."""
-    for key in keys:
-        with writing(store) as conn:
-            if documents.freeze_blob(conn, key):
-                blobs.delete(key)
 
 
 def check_external_id(external_id: str) -> None:

@@ -7,7 +7,10 @@ average length) are those of the visible chunks, so that a hidden document moves
 import hashlib
 import math
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -22,12 +25,18 @@ from store.pool import Conn, Store, View, reading
 
 CACHED_SCOPES = 16  # BM25 tables held, one for each distinct set of visible chunks
 CACHED_CHUNKS = 200_000  # term lists held
+KEEP_S = 240.0  # a table that no search saw to be its caller's own for so long goes, and its terms with it
+SWEEP_S = 60.0  # between looks for such
 
 
 class LexicalIndex(Protocol):
-    """Proposes chunks by their words. `k` best first; only chunks that hold at least one of the query's terms."""
+    """Proposes chunks by their words. `k` best first; only chunks that hold at least one of the query's terms.
+
+    `forget` lets go of erased chunks in this process at once; what other processes hold, each bounds on its own.
+    """
 
     def search(self, query: str, view: View, scan: Scan, k: int, timeout_s: float) -> list[Candidate]: ...
+    def forget(self, chunk_ids: Iterable[int]) -> None: ...
 
 
 class _Bm25(BM25Okapi):  # type: ignore[misc]
@@ -38,18 +47,30 @@ class _Bm25(BM25Okapi):  # type: ignore[misc]
         self.idf = {term: math.log(1 + (count - df + 0.5) / (df + 0.5)) for term, df in frequencies.items()}
 
 
+@dataclass(slots=True)
+class _Table:
+    """A table of BM25, the chunks it is made of, and when a search last found exactly these to be visible."""
+
+    bm25: _Bm25
+    ids: frozenset[int]
+    seen_at: float
+
+
 class RankBm25Index:
     """BM25 by `rank-bm25`; one table for each set of visible chunks, keyed by their very ids.
 
     The key is exact: a chunk's text never changes under its id, so equal ids mean equal tables, and a caller whose
-    sight differs by one chunk gets a table of its own.
+    sight differs by one chunk gets a table of its own. No search that starts after a chunk was erased finds a table
+    with it, so at most `keep_s + sweep_s` after the last that began before, its terms are gone from this process.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, keep_s: float = KEEP_S, sweep_s: float = SWEEP_S) -> None:
         self._store = store
+        self._keep_s, self._sweep_s = keep_s, sweep_s
+        self._sweeper: threading.Timer | None = None
         self._lock = threading.Lock()
         self._terms: OrderedDict[int, list[str]] = OrderedDict()
-        self._tables: OrderedDict[bytes, _Bm25] = OrderedDict()
+        self._tables: OrderedDict[bytes, _Table] = OrderedDict()
 
     def search(self, query: str, view: View, scan: Scan, k: int, timeout_s: float) -> list[Candidate]:
         """The k visible chunks of largest BM25. Raises StoreUnavailable."""
@@ -65,14 +86,44 @@ class RankBm25Index:
         best = np.lexsort((ids, -scores))[:k]
         return [Candidate(int(ids[i]), float(scores[i])) for i in best if scores[i] > 0]
 
+    def forget(self, chunk_ids: Iterable[int]) -> None:
+        """Drop these chunks' terms, and every table that counts them."""
+        gone = frozenset(chunk_ids)
+        with self._lock:
+            self._drop([key for key, table in self._tables.items() if table.ids & gone], gone)
+
     def _table(self, conn: Conn, ids: NDArray[np.int64]) -> _Bm25:
         key = hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
         with self._lock:
             if key not in self._tables:
-                self._tables[key] = _Bm25(self._terms_of(conn, ids))
+                self._tables[key] = _Table(_Bm25(self._terms_of(conn, ids)), frozenset(ids.tolist()), 0.0)
                 _trim(self._tables, CACHED_SCOPES)
+                self._sweep_later()
             self._tables.move_to_end(key)
-            return self._tables[key]
+            self._tables[key].seen_at = time.monotonic()
+            return self._tables[key].bm25
+
+    def _sweep_later(self) -> None:
+        if self._sweeper is None:
+            self._sweeper = threading.Timer(self._sweep_s, self._sweep)
+            self._sweeper.daemon = True
+            self._sweeper.start()
+
+    def _sweep(self) -> None:
+        with self._lock:
+            least = time.monotonic() - self._keep_s
+            old = [key for key, table in self._tables.items() if table.seen_at < least]
+            kept = [table.ids for key, table in self._tables.items() if key not in old]
+            self._drop(old, self._terms.keys() - frozenset().union(*kept))
+            self._sweeper = None
+            if self._tables:
+                self._sweep_later()
+
+    def _drop(self, keys: Iterable[bytes], chunk_ids: Iterable[int]) -> None:
+        for key in keys:
+            del self._tables[key]
+        for chunk_id in chunk_ids:
+            self._terms.pop(chunk_id, None)
 
     def _terms_of(self, conn: Conn, ids: NDArray[np.int64]) -> list[list[str]]:
         missing = [int(i) for i in ids if int(i) not in self._terms]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
-from core.errors import Invalid, NotYetIndexed, Overloaded
-from core.records import Candidate, Principal, SearchAnswer, SearchRequest
+from core.errors import Invalid, NotYetIndexed, Overloaded, Permanent
+from core.records import AccessScope, Candidate, Principal, SearchAnswer, SearchRequest
 from models.embedder import Embedder, check_model
 from models.reranker import Reranker
 from retrieval.assemble import assemble
@@ -15,6 +15,7 @@ from retrieval.fuse import convex
 from retrieval.lexical import LexicalIndex
 from retrieval.rerank import rerank
 from retrieval.stages import Stages, StageThreads
+from retrieval.trail import record_search
 from store import access, changes, chunks, profiles
 from store.chunks import Scan
 from store.filters import compile_filter
@@ -45,28 +46,41 @@ def search(
     """Passages that the principal may see, best first, with citations and a context string.
 
     A leg or a reranker that is late or broken leaves the answer, which names it in `degraded`. What decides about
-    access never does: its failure is the search's. Raises Invalid, NotYetIndexed, Overloaded, StoreUnavailable.
+    access never does: its failure is the search's. Nor is there an answer without its row in the audit, which names
+    `principal.via`, or else the subject, as who asked. Raises Invalid, NotYetIndexed, Overloaded, StoreUnavailable.
     """
     if not searcher.slots.acquire(timeout=searcher.deadline_s):
         raise Overloaded(f"no search could start within {searcher.deadline_s:g} s: ask again later")
     try:
-        return _search(searcher, principal, request, request_id or uuid4())
+        return _audited(searcher, principal, request, request_id or uuid4())
     finally:
         searcher.slots.release()
 
 
-def _search(searcher: Searcher, principal: Principal, request: SearchRequest, request_id: UUID) -> SearchAnswer:
+def _audited(searcher: Searcher, principal: Principal, request: SearchRequest, request_id: UUID) -> SearchAnswer:
+    try:
+        answer, scope = _search(searcher, principal, request, request_id)
+    except Permanent as error:
+        record_search(searcher.store, principal, request, request_id, error)
+        raise
+    record_search(searcher.store, principal, request, request_id, (answer, scope))
+    return answer
+
+
+def _search(
+    searcher: Searcher, principal: Principal, request: SearchRequest, request_id: UUID
+) -> tuple[SearchAnswer, AccessScope]:
     stages = Stages(time.monotonic() + searcher.deadline_s, searcher.threads)
     where = compile_filter(request.filters)
     _check(searcher, request)
     _await_position(searcher, principal.tenant_id, request.at_least)
     with reading_tenant(searcher.store, principal.tenant_id) as conn:
         with stages.timed("authorize") as note:
-            scope = access.enter_scope(conn, principal)
+            scope = access.enter_scope(conn, principal, searcher.store.scopes)
             view = View(scope, export_snapshot(conn))
             profile = profiles.live_profile(conn, scope.tenant_id)
             check_model(searcher.embedder, profile)
-            scan = Scan(scope.tenant_id, profile.id, scope.label_set_ids, where)
+            scan = Scan(scope, profile.id, where)
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
         questions = (request.query, *request.queries)
         dense_leg = request.mode != "lexical" and stages.start("dense", _dense, searcher, view, scan, questions)
@@ -80,7 +94,8 @@ def _search(searcher: Searcher, principal: Principal, request: SearchRequest, re
     with stages.timed("assemble") as note:
         answer = assemble(ranked, rows, request.top_k, request.max_tokens, searcher.embedder.count_tokens)
         note["over_budget"] = answer.over_budget
-    return SearchAnswer(request_id, answer.passages, answer.context, stages.degraded(), stages.activity())
+    whole = SearchAnswer(request_id, answer.passages, answer.context, stages.degraded(), stages.activity())
+    return whole, scope
 
 
 def _dense(searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float) -> list[Candidate]:

@@ -2,20 +2,36 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from uuid import UUID
 
-from core.errors import InvalidLabel
+import psycopg
+from psycopg.types.json import Jsonb
+
+from core.errors import Conflict, InvalidLabel, NotFound
 from core.labels import check_label
 from core.records import AccessScope, Labels, Principal
 from store.pool import Conn, set_scope
+from store.scopes import Resolved, ScopeCache
 
-EPOCH = "SELECT access_epoch FROM tenants WHERE id = %s"
-VISIBLE = "SELECT coalesce(array_agg(v), '{}') FROM visible_label_sets(%s, %s, %s, %s) v"
+# A label set is new to a scope when its transaction was not below the snapshot that the scope was resolved in: ids
+# would not do, since a lower one may be committed after a higher. A transaction that has written may be rolled back,
+# and its epoch with it: nothing of it is kept.
+STATE = """
+    SELECT t.access_epoch, pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+           (SELECT s.xid::text::bigint FROM label_sets s WHERE s.tenant_id = t.id ORDER BY s.xid DESC LIMIT 1),
+           pg_current_xact_id_if_assigned() IS NULL
+    FROM tenants t WHERE t.id = %s
+"""
+VISIBLE = """
+    SELECT coalesce(array_agg(v), '{}')
+    FROM visible_label_sets(%(tenant)s, %(subject)s, %(ceiling)s, %(top)s, %(since)s::text::xid8) v
+"""
 EVERY = """
     SELECT coalesce(array_agg(s.id), '{}') FROM label_sets s
     JOIN classifications c ON c.tenant_id = s.tenant_id AND c.name = s.classification
-    WHERE s.tenant_id = %(tenant)s
+    WHERE s.tenant_id = %(tenant)s AND s.xid >= %(since)s::text::xid8
       AND (%(ceiling)s::text[] IS NULL OR s.allow && %(ceiling)s)
       AND (%(top)s::text IS NULL
            OR c.rank <= (SELECT rank FROM classifications WHERE tenant_id = %(tenant)s AND name = %(top)s))
@@ -24,51 +40,124 @@ INTERN = """
     INSERT INTO label_sets (tenant_id, allow, deny, classification, hash) VALUES (%s, %s, %s, %s, %s)
     ON CONFLICT (tenant_id, hash) DO NOTHING RETURNING id
 """
-INTERNED = "SELECT id FROM label_sets WHERE (tenant_id, hash) = (%s, %s)"
+# Locked until the commit, lest the set be given other labels before what is being submitted is under it.
+INTERNED = "SELECT id FROM label_sets WHERE (tenant_id, hash) = (%s, %s) FOR KEY SHARE"
+INTERN_MANY = """
+    INSERT INTO label_sets (tenant_id, allow, deny, classification, hash)
+    SELECT %s, w.allow, w.deny, w.classification, decode(w.hash, 'hex')
+    FROM jsonb_to_recordset(%s) AS w (allow text[], deny text[], classification text, hash text)
+    ON CONFLICT (tenant_id, hash) DO NOTHING
+"""
+INTERNED_MANY = "SELECT hash, id FROM label_sets WHERE tenant_id = %s AND hash = ANY(%s) FOR KEY SHARE"
 LABELS = "SELECT allow, deny, classification FROM label_sets WHERE id = %s"
 RANKS = "SELECT name FROM classifications WHERE tenant_id = %s ORDER BY rank"
-CLEAR_MEMBERS = "DELETE FROM memberships WHERE tenant_id = %s"
-CLEAR_CLEARANCES = "DELETE FROM clearances WHERE tenant_id = %s"
-ADD_MEMBER = "INSERT INTO memberships (tenant_id, member, group_label) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
-ADD_CLEARANCE = "INSERT INTO clearances (tenant_id, subject, classification) VALUES (%s, %s, %s)"
-BUMP_EPOCH = "UPDATE tenants SET access_epoch = access_epoch + 1 WHERE id = %s"
+RELABEL = """
+    UPDATE label_sets s SET allow = %(allow)s, deny = %(deny)s, classification = %(classification)s,
+        hash = CASE WHEN EXISTS (SELECT FROM label_sets o
+                                 WHERE o.tenant_id = s.tenant_id AND o.hash = %(hash)s AND o.id <> s.id)
+                    THEN sha256(%(hash)s || s.id::text::bytea) ELSE %(hash)s END
+    WHERE s.id = %(id)s AND s.tenant_id = %(tenant)s
+"""
+FOLLOWING = "SELECT count(*) FROM documents WHERE label_set_id = %s"
+# What stays as it is, is not touched: loading the same groups again moves no epoch.
+DROP_MEMBERS = """
+    DELETE FROM memberships WHERE tenant_id = %s
+       AND (member, group_label) NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+"""
+ADD_MEMBERS = """
+    INSERT INTO memberships (tenant_id, member, group_label)
+    SELECT %s, m, g FROM unnest(%s::text[], %s::text[]) AS w (m, g) ON CONFLICT DO NOTHING
+"""
+DROP_CLEARANCES = "DELETE FROM clearances WHERE tenant_id = %s AND subject <> ALL (%s::text[])"
+SET_CLEARANCES = """
+    INSERT INTO clearances AS c (tenant_id, subject, classification)
+    SELECT %s, s, k FROM unnest(%s::text[], %s::text[]) AS w (s, k)
+    ON CONFLICT (tenant_id, subject) DO UPDATE SET classification = excluded.classification
+    WHERE c.classification <> excluded.classification
+"""
 
 
-def enter_scope(conn: Conn, principal: Principal) -> AccessScope:
+def enter_scope(conn: Conn, principal: Principal, kept: ScopeCache | None = None) -> AccessScope:
     """Resolve what the principal may see in this transaction, and set the transaction to it.
 
     The epoch and the label sets come from the transaction's own snapshot, so a search that starts after a
-    revocation's commit cannot use the old grant.
+    revocation's commit cannot use the old grant. What is `kept` is used when nothing was granted or revoked since.
     """
-    label_sets = visible_label_sets(conn, principal)
-    (epoch,) = conn.execute(EPOCH, (principal.tenant_id,)).fetchone() or (0,)
-    scope = AccessScope(principal.tenant_id, principal.subject, label_sets, epoch)
-    set_scope(conn, scope)
-    return scope
-
-
-def visible_label_sets(conn: Conn, principal: Principal) -> tuple[int, ...]:
-    """Ids of the label sets that the principal may see; the definition itself is the SQL function of that name."""
-    ceiling = None if principal.ceiling is None else list(principal.ceiling)
-    top = principal.max_classification
-    if principal.bypass:  # the subject's grants do not count; what the credential is cut to does
-        row = conn.execute(EVERY, {"tenant": principal.tenant_id, "ceiling": ceiling, "top": top}).fetchone()
+    epoch, below, newest, may_keep = conn.execute(STATE, (principal.tenant_id,)).fetchone() or (0, 0, 0, False)
+    found = kept.get(principal, epoch) if kept and may_keep else None
+    if found is None:
+        ids = visible_label_sets(conn, principal)
+        resolved = Resolved(AccessScope(principal.tenant_id, principal.subject, ids, epoch), below)
     else:
-        row = conn.execute(VISIBLE, (principal.tenant_id, principal.subject, ceiling, top)).fetchone()
+        resolved = found if newest is None or newest < found.below else _with_new(conn, principal, found, below)
+    if kept and may_keep and resolved is not found:
+        kept.put(principal, resolved)
+    set_scope(conn, resolved.scope)
+    return resolved.scope
+
+
+def _with_new(conn: Conn, principal: Principal, found: Resolved, below: int) -> Resolved:
+    """The same scope with the label sets that were added since."""
+    scope = found.scope
+    added = set(visible_label_sets(conn, principal, found.below)).difference(scope.label_set_ids)
+    if added:
+        scope = replace(scope, label_set_ids=tuple(sorted(added.union(scope.label_set_ids))))
+    return Resolved(scope, max(below, found.below))  # an older snapshot than the scope's undoes nothing
+
+
+def visible_label_sets(conn: Conn, principal: Principal, since: int = 0) -> tuple[int, ...]:
+    """Ids of the label sets that the principal may see; the definition itself is the SQL function of that name.
+
+    With `since`, of those alone that a transaction of that id or a later one has added.
+    """
+    values = {"tenant": principal.tenant_id, "subject": principal.subject, "top": principal.max_classification,
+              "ceiling": None if principal.ceiling is None else list(principal.ceiling), "since": since}  # fmt: skip
+    # of a bypass, the subject's grants do not count; what the credential is cut to does
+    row = conn.execute(EVERY if principal.bypass else VISIBLE, values).fetchone()
     return tuple(sorted(row[0])) if row else ()
 
 
 def intern_labels(conn: Conn, tenant_id: UUID, labels: Labels) -> int:
     """The id of this label set, made when new. Raises InvalidLabel for a classification off the tenant's scale."""
-    parts = [list(labels.allow), list(labels.deny), labels.classification]
-    key = (tenant_id, hashlib.sha256(json.dumps(parts).encode()).digest())
+    key = (tenant_id, _hash(labels))
     row = conn.execute(INTERNED, key).fetchone()
     if row is None:
         _check_classification(conn, tenant_id, labels.classification)
-        values = (tenant_id, *parts, key[1])
+        values = (tenant_id, list(labels.allow), list(labels.deny), labels.classification, key[1])
         row = conn.execute(INTERN, values).fetchone() or conn.execute(INTERNED, key).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def intern_many(conn: Conn, tenant_id: UUID, wanted: Collection[Labels]) -> dict[Labels, int]:
+    """As `intern_labels`, for each of many, in two statements. Raises InvalidLabel."""
+    for classification in {labels.classification for labels in wanted}:
+        _check_classification(conn, tenant_id, classification)
+    hashes = {_hash(labels): labels for labels in wanted}
+    rows = [{"allow": w.allow, "deny": w.deny, "classification": w.classification, "hash": digest.hex()}
+            for digest, w in hashes.items()]  # fmt: skip
+    conn.execute(INTERN_MANY, (tenant_id, Jsonb(rows)))
+    found = conn.execute(INTERNED_MANY, (tenant_id, list(hashes))).fetchall()
+    return {hashes[bytes(digest)]: label_set_id for digest, label_set_id in found}
+
+
+def relabel_set(conn: Conn, tenant_id: UUID, label_set_id: int, labels: Labels) -> int:
+    """Give a label set other labels: every document under it follows at the next query, and no other row is written.
+
+    Returns how many documents that is. Sets of equal labels may then stand beside each other. Raises NotFound,
+    InvalidLabel, Conflict.
+    """
+    _check_classification(conn, tenant_id, labels.classification)
+    values = {"id": label_set_id, "tenant": tenant_id, "allow": list(labels.allow), "deny": list(labels.deny),
+              "classification": labels.classification, "hash": _hash(labels)}  # fmt: skip
+    try:
+        found = conn.execute(RELABEL, values).rowcount
+    except psycopg.errors.UniqueViolation as error:  # the same labels came up elsewhere, this very moment
+        raise Conflict(f"label set {label_set_id} was not changed: try again") from error
+    if not found:
+        raise NotFound(f"there is no label set {label_set_id}: `citadel access explain` names a document's")
+    row = conn.execute(FOLLOWING, (label_set_id,)).fetchone()
+    return int(row[0]) if row else 0
 
 
 def labels_of(conn: Conn, label_set_id: int) -> Labels:
@@ -103,15 +192,20 @@ def replace_groups(
 
     Raises InvalidLabel for a label without a namespace or a classification off the scale.
     """
-    conn.execute(CLEAR_MEMBERS, (tenant_id,))
-    conn.execute(CLEAR_CLEARANCES, (tenant_id,))
-    for group, members in groups.items():
-        for member in members:
-            conn.execute(ADD_MEMBER, (tenant_id, check_label(member), check_label(group)))
-    for subject, classification in clearances.items():
+    pairs = [(check_label(member), check_label(group)) for group, members in groups.items() for member in members]
+    for classification in set(clearances.values()):
         _check_classification(conn, tenant_id, classification)
-        conn.execute(ADD_CLEARANCE, (tenant_id, check_label(subject), classification))
-    conn.execute(BUMP_EPOCH, (tenant_id,))
+    members, above = [member for member, _ in pairs], [group for _, group in pairs]
+    cleared = [check_label(subject) for subject in clearances]
+    conn.execute(DROP_MEMBERS, (tenant_id, members, above))
+    conn.execute(ADD_MEMBERS, (tenant_id, members, above))
+    conn.execute(DROP_CLEARANCES, (tenant_id, cleared))
+    conn.execute(SET_CLEARANCES, (tenant_id, cleared, list(clearances.values())))
+
+
+def _hash(labels: Labels) -> bytes:
+    parts = [list(labels.allow), list(labels.deny), labels.classification]
+    return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
 def _check_classification(conn: Conn, tenant_id: UUID, classification: str) -> None:

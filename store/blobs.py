@@ -53,6 +53,17 @@ class FsspecBlobs:
         except OSError as error:
             raise BlobUnavailable(f"blob {key[:12]}… cannot be removed: {error}") from error
 
+    def holders(self, wanted: bytes) -> list[str]:
+        """The names of the files, whole or unfinished, that hold these bytes. Raises BlobUnavailable."""
+        try:
+            return [path for path in self._fs.find(self._root) if wanted in self._fs.cat_file(path)]
+        except OSError as error:
+            raise BlobUnavailable(f"the blob store cannot be searched: {error}") from error
+
+    def has(self, key: str) -> bool:
+        """Whether the bytes of a key are there."""
+        return bool(self._fs.exists(self._path(key)))
+
     def _path(self, key: str) -> str:
         return f"{self._root.rstrip('/')}/{key[:2]}/{key}"
 

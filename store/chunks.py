@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from core.records import Candidate, Chunk, ChunkRow, Lease, ParsedDocument
+from core.records import AccessScope, Candidate, Chunk, ChunkRow, Lease, ParsedDocument
 from store import changes, jobs
 from store.pool import Conn
 
@@ -51,11 +51,11 @@ FLIP = """
 """
 NEAREST = """
     SELECT chunk_id, embedding <#> %(query)s AS distance FROM {vectors}
-    WHERE tenant_id = %(tenant)s AND label_set_id = ANY(%(label_sets)s) {filter}
+    WHERE tenant_id = %(tenant)s AND label_set_id = ANY(%(label_sets)s::int[]) {filter}
     ORDER BY (embedding <#> %(query)s) + 0, chunk_id LIMIT %(k)s
 """
 VISIBLE_IDS = """
-    SELECT chunk_id FROM {vectors} WHERE tenant_id = %(tenant)s AND label_set_id = ANY(%(label_sets)s) {filter}
+    SELECT chunk_id FROM {vectors} WHERE tenant_id = %(tenant)s AND label_set_id = ANY(%(label_sets)s::int[]) {filter}
     ORDER BY chunk_id
 """
 MATCHING = "AND document_id IN (SELECT id FROM documents d WHERE {})"
@@ -84,9 +84,8 @@ class ToIndex:
 class Scan:
     """Which index rows a leg may look at: the live profile's, the caller's label sets, the request's filter."""
 
-    tenant_id: UUID
+    scope: AccessScope
     profile_id: int
-    label_set_ids: tuple[int, ...]
     where: sql.Composable | None = None  # over documents d, from `retrieval.filters`
 
 
@@ -183,4 +182,4 @@ def _filter(scan: Scan) -> sql.Composable:
 
 
 def _values(scan: Scan) -> dict[str, object]:
-    return {"tenant": scan.tenant_id, "label_sets": list(scan.label_set_ids)}
+    return {"tenant": scan.scope.tenant_id, "label_sets": scan.scope.array}

@@ -41,12 +41,9 @@ SET_WANTED_LABELS = "UPDATE versions SET label_set_id = %s WHERE document_id = %
 # Of failed ones too: such a job can be tried again.
 LABELS_BEFORE = "SELECT DISTINCT label_set_id FROM versions WHERE document_id = %s AND version < %s"
 NARROW_BEFORE = "UPDATE versions SET label_set_id = %s WHERE document_id = %s AND version < %s AND label_set_id = %s"
-BLOBS = "SELECT DISTINCT blob_key FROM versions WHERE document_id = %s"
 STILL_USED = "SELECT blob_key FROM versions WHERE blob_key = ANY(%s)"
 USE_BLOB = "SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))"
 FREEZE_BLOB = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
-DELETE = "DELETE FROM documents WHERE id = %s"
-DELETE_CHUNKS = "DELETE FROM chunks WHERE document_id = %s"
 
 READ = """
     SELECT d.id, s.name, d.external_id, d.title, d.uri, d.current_version, d.latest_version, v.mime_type, l.allow,
@@ -144,21 +141,6 @@ def narrow_labels(conn: Conn, tenant_id: UUID, document_id: UUID, labels: Labels
         in_force = access.intern_labels(conn, tenant_id, access.narrowed(conn, tenant_id, old, labels))
         if in_force != document.label_set_id:
             _relabel(conn, tenant_id, document, in_force)
-
-
-def delete(conn: Conn, tenant_id: UUID, document_id: UUID, expected: int | None = None) -> list[str]:
-    """Remove the document, its versions, chunks and vectors; returns the blob keys that nothing refers to any more.
-
-    Delete those blobs after the commit, each under `freeze_blob`. Raises NotFound, VersionConflict.
-    """
-    document = _lock(conn, tenant_id, document_id)
-    _check_expected(document, expected)
-    keys = {key for (key,) in conn.execute(BLOBS, (document.id,)).fetchall()}
-    conn.execute(DELETE_CHUNKS, (document.id,))
-    conn.execute(DELETE, (document.id,))
-    changes.log(conn, tenant_id, document.id, None, "delete")
-    used = {key for (key,) in conn.execute(STILL_USED, (list(keys),)).fetchall()}
-    return sorted(keys - used)
 
 
 def use_blob(conn: Conn, key: str) -> None:

@@ -6,7 +6,7 @@ the row-level policies compare with. Nothing about the caller outlives the trans
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -17,14 +17,18 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.errors import Invalid, StoreUnavailable
 from core.records import AccessScope
+from store.scopes import ScopeCache
 
 Conn = Connection[tuple[Any, ...]]
 
 SESSION = "-c statement_timeout=60s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
 
 BEGIN_READING = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
-SET_SCOPE = "SELECT set_config('citadel.tenant', %s, true), set_config('citadel.label_sets', %s, true)"
-
+# All of it each time: no part of an earlier scope may stay beside a later one's.
+SET_SCOPE = """
+    SELECT set_config('citadel.tenant', %s, true), set_config('citadel.label_sets', %s, true),
+           set_config('citadel.label_base', %s, true), set_config('citadel.label_bits', %s, true)
+"""
 
 USE_SNAPSHOT = "SET TRANSACTION SNAPSHOT {}"
 TOO_MUCH = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex)
@@ -45,6 +49,7 @@ class Store:
 
     app: ConnectionPool[Conn]  # reads, under row-level security
     maintenance: ConnectionPool[Conn]  # writes, workers
+    scopes: ScopeCache = field(default_factory=ScopeCache)  # what readers' scopes came to
 
     def close(self) -> None:
         """Close every connection."""
@@ -93,13 +98,14 @@ def reading_tenant(store: Store, tenant_id: UUID | None) -> Iterator[Conn]:
     """
     with _translated(), store.app.connection() as conn, conn.transaction():
         conn.execute(BEGIN_READING)
-        conn.execute(SET_SCOPE, ("" if tenant_id is None else str(tenant_id), ""))
+        conn.execute(SET_SCOPE, ("" if tenant_id is None else str(tenant_id), "", "", ""))
         yield conn
 
 
 def set_scope(conn: Conn, scope: AccessScope) -> None:
-    """From here to its end, this transaction sees what the scope shows."""
-    conn.execute(SET_SCOPE, (str(scope.tenant_id), "{" + ",".join(map(str, scope.label_set_ids)) + "}"))
+    """From here to its end, this transaction sees what the scope shows. Set in whichever form is the shorter."""
+    form = ("", str(scope.base), scope.bits) if scope.dense else (scope.array, "", "")
+    conn.execute(SET_SCOPE, (str(scope.tenant_id), *form))
 
 
 def export_snapshot(conn: Conn) -> str:
@@ -113,6 +119,13 @@ def export_snapshot(conn: Conn) -> str:
 def writing(store: Store) -> Iterator[Conn]:
     """One read-committed transaction as the maintenance role. Raises StoreUnavailable."""
     with _translated(), store.maintenance.connection() as conn, conn.transaction():
+        yield conn
+
+
+@contextmanager
+def trying(store: Store) -> Iterator[Conn]:
+    """As `writing`, and rolled back at its end: for what a change would come to."""
+    with _translated(), store.maintenance.connection() as conn, conn.transaction(force_rollback=True):
         yield conn
 
 

@@ -25,10 +25,13 @@ CREATE TABLE profiles (
 CREATE TABLE tenants (
     id                uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     name              text NOT NULL UNIQUE,
-    access_epoch      bigint NOT NULL DEFAULT 1,   -- moves when an existing grant changes
+    access_epoch      bigint NOT NULL DEFAULT 1,   -- moves when an existing grant changes, by trigger
     default_clearance text NOT NULL DEFAULT 'internal',
     live_profile      int NOT NULL REFERENCES profiles,
-    created_at        timestamptz NOT NULL DEFAULT now()
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    -- 244 random bits: keys what is kept only as a hash (queries in the audit, external ids of erased documents)
+    hash_key          bytea NOT NULL DEFAULT sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())),
+    keep_queries      boolean NOT NULL DEFAULT false  -- whether the audit keeps the text of queries
 );
 
 CREATE TABLE classifications (
@@ -61,9 +64,11 @@ CREATE TABLE label_sets (
     deny           text[] NOT NULL,
     classification text NOT NULL,
     hash           bytea NOT NULL,                 -- of the three above: a thousand labels are too long for an index
+    xid            xid8 NOT NULL DEFAULT pg_current_xact_id(), -- of the adding transaction: what is new to a snapshot
     UNIQUE (tenant_id, hash),
     FOREIGN KEY (tenant_id, classification) REFERENCES classifications ON DELETE CASCADE
 );
+CREATE INDEX ON label_sets (tenant_id, xid);
 
 CREATE TABLE api_keys (
     id                 uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -80,6 +85,52 @@ CREATE TABLE api_keys (
     UNIQUE (tenant_id, name)
 );
 
+-- An epoch is never used twice, not even by a database that was restored or failed over to: what a process resolved
+-- under a lost one is not taken for the new one's.
+CREATE FUNCTION next_epoch(p_last bigint) RETURNS bigint LANGUAGE sql VOLATILE AS
+    $$ SELECT greatest(p_last + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) $$;
+
+-- Each statement that changes a grant moves its tenants' epochs. It holds their rows to its end, so that epochs and
+-- states of the grants come in one order.
+CREATE FUNCTION move_epoch() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        UPDATE tenants SET access_epoch = next_epoch(access_epoch);
+    ELSE
+        UPDATE tenants SET access_epoch = next_epoch(access_epoch) WHERE id IN (SELECT tenant_id FROM changed);
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION move_own_epoch() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.access_epoch := next_epoch(OLD.access_epoch);
+    RETURN NEW;
+END $$;
+
+CREATE PROCEDURE watch_grants(p_table regclass, p_inserts boolean) LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_inserts THEN
+        EXECUTE format('CREATE TRIGGER epoch_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS changed
+                        FOR EACH STATEMENT EXECUTE FUNCTION move_epoch()', p_table);
+    END IF;
+    EXECUTE format('CREATE TRIGGER epoch_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS changed
+                    FOR EACH STATEMENT EXECUTE FUNCTION move_epoch()', p_table);
+    EXECUTE format('CREATE TRIGGER epoch_update_from AFTER UPDATE ON %s REFERENCING OLD TABLE AS changed
+                    FOR EACH STATEMENT EXECUTE FUNCTION move_epoch()', p_table);
+    EXECUTE format('CREATE TRIGGER epoch_update_to AFTER UPDATE ON %s REFERENCING NEW TABLE AS changed
+                    FOR EACH STATEMENT EXECUTE FUNCTION move_epoch()', p_table);
+    EXECUTE format('CREATE TRIGGER epoch_truncate AFTER TRUNCATE ON %s
+                    FOR EACH STATEMENT EXECUTE FUNCTION move_epoch()', p_table);
+END $$;
+
+-- A new label set changes no grant: a resolved scope finds it by its xid.
+CALL watch_grants('memberships', true);
+CALL watch_grants('clearances', true);
+CALL watch_grants('classifications', true);
+CALL watch_grants('label_sets', false);
+CREATE TRIGGER epoch BEFORE UPDATE OF default_clearance ON tenants FOR EACH ROW EXECUTE FUNCTION move_own_epoch();
+
 -- The labels that a subject holds: itself, `public`, and every group above it. UNION makes circles harmless.
 CREATE FUNCTION held_labels(p_tenant uuid, p_subject text) RETURNS text[]
     LANGUAGE sql STABLE PARALLEL SAFE AS $$
@@ -92,9 +143,11 @@ CREATE FUNCTION held_labels(p_tenant uuid, p_subject text) RETURNS text[]
 $$;
 
 -- The one definition of visible: same tenant, an allow label held (and within the credential's ceiling), no deny
--- label held, classification within the clearance of the subject and of the credential.
-CREATE FUNCTION visible_label_sets(p_tenant uuid, p_subject text, p_ceiling text[], p_max_classification text)
-    RETURNS SETOF int LANGUAGE sql STABLE PARALLEL SAFE AS $$
+-- label held, classification within the clearance of the subject and of the credential. `p_since` asks for those alone
+-- that a transaction of that id or a later one has added.
+CREATE FUNCTION visible_label_sets(p_tenant uuid, p_subject text, p_ceiling text[], p_max_classification text,
+                                   p_since xid8 DEFAULT '0') RETURNS SETOF int
+    LANGUAGE sql STABLE PARALLEL SAFE AS $$
     WITH me AS MATERIALIZED (
         SELECT held_labels(p_tenant, p_subject) AS held,
                coalesce((SELECT classification FROM clearances WHERE tenant_id = p_tenant AND subject = p_subject),
@@ -111,6 +164,7 @@ CREATE FUNCTION visible_label_sets(p_tenant uuid, p_subject text, p_ceiling text
     FROM mine, label_sets s
     JOIN classifications c ON c.tenant_id = s.tenant_id AND c.name = s.classification
     WHERE s.tenant_id = p_tenant
+      AND s.xid >= p_since
       AND s.allow && mine.usable
       AND NOT s.deny && mine.held
       AND c.rank <= mine.subject_rank
@@ -122,6 +176,18 @@ CREATE FUNCTION scope_tenant() RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE AS
     $$ SELECT nullif(current_setting('citadel.tenant', true), '')::uuid $$;
 CREATE FUNCTION scope_label_sets() RETURNS int[] LANGUAGE sql STABLE PARALLEL SAFE AS
     $$ SELECT nullif(current_setting('citadel.label_sets', true), '')::int[] $$;
+-- The same as one bit a label set, the first of them scope_base: for scopes of many.
+CREATE FUNCTION scope_bits() RETURNS varbit LANGUAGE sql STABLE PARALLEL SAFE AS
+    $$ SELECT ('x' || nullif(current_setting('citadel.label_bits', true), ''))::varbit $$;
+CREATE FUNCTION scope_base() RETURNS int LANGUAGE sql STABLE PARALLEL SAFE AS
+    $$ SELECT nullif(current_setting('citadel.label_base', true), '')::int $$;
+
+-- The condition of a policy on label_set_id. Both forms are prepared once a query: the array is hashed, a bit is looked
+-- up by its place, and a place outside of them is no bit.
+CREATE FUNCTION in_scope() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT
+    '(label_set_id IN (SELECT unnest(scope_label_sets()))'
+    ' OR substring((SELECT scope_bits()) FROM label_set_id - (SELECT scope_base()) + 1 FOR 1) = B''1'')'
+$$;
 
 -- Documents ---------------------------------------------------------------------------------------------------------
 
@@ -238,25 +304,11 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_open ON jobs (next_try_at) WHERE state NOT IN ('done', 'failed', 'quarantined');
 CREATE INDEX ON jobs (document_id, version);
 
-CREATE TABLE audit (
-    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    at         timestamptz NOT NULL DEFAULT now(),
-    tenant_id  uuid,
-    action     text NOT NULL,
-    actor      text NOT NULL,
-    acting_for text,
-    outcome    text NOT NULL,
-    resource   text,
-    request_id uuid,
-    detail     jsonb NOT NULL DEFAULT '{}'
-);
-CREATE INDEX ON audit (tenant_id, at);
-
 -- Row-level security ------------------------------------------------------------------------------------------------
 
 -- Point-read tables follow their document's row, so a label change there holds for every reader at once. A version is
 -- under its own labels too: what a wider one replaced stays with those who could read it.
--- Scanned tables (vectors) carry the label set: the array form is hashed once a query.
+-- Scanned tables (vectors) carry the label set.
 CREATE PROCEDURE protect(p_table regclass, p_visible text) LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', p_table);
@@ -265,8 +317,8 @@ BEGIN
     EXECUTE format('CREATE POLICY maintenance ON %s TO citadel_maintenance USING (true) WITH CHECK (true)', p_table);
 END $$;
 
-CALL protect('documents', 'tenant_id = (SELECT scope_tenant()) AND label_set_id IN (SELECT unnest(scope_label_sets()))');
-CALL protect('versions', 'EXISTS (SELECT FROM documents d WHERE d.id = document_id) AND label_set_id IN (SELECT unnest(scope_label_sets()))');
+CALL protect('documents', 'tenant_id = (SELECT scope_tenant()) AND ' || in_scope());
+CALL protect('versions', 'EXISTS (SELECT FROM documents d WHERE d.id = document_id) AND ' || in_scope());
 CALL protect('chunks', 'EXISTS (SELECT FROM documents d WHERE d.id = document_id)');
 CALL protect('memberships', 'tenant_id = (SELECT scope_tenant())');
 CALL protect('clearances', 'tenant_id = (SELECT scope_tenant())');
@@ -279,7 +331,121 @@ GRANT SELECT ON profiles, tenants, classifications, memberships, clearances, lab
     versions, chunks, change_log, jobs TO citadel_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO citadel_maintenance;
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO citadel_maintenance; -- SELECT: a dump reads them
-GRANT INSERT ON audit TO citadel_app;
+
+-- Audit -------------------------------------------------------------------------------------------------------------
+
+-- A tenant's rows are a chain: each hash covers its row and the hash before it. Whoever may write inserts into the view
+-- `audit`, and the trigger behind it gives seq, time and hash: a writer chooses none of them, and reads nothing back.
+CREATE TABLE audit_log (
+    tenant_id  uuid NOT NULL,
+    seq        bigint NOT NULL,
+    at         timestamptz NOT NULL,                        -- never before that of the row before it
+    action     text NOT NULL,
+    actor      text NOT NULL,
+    acting_for text,
+    outcome    text NOT NULL,
+    resource   text,
+    request_id uuid,
+    detail     jsonb NOT NULL,
+    hash       bytea NOT NULL,
+    PRIMARY KEY (tenant_id, seq, at)
+) PARTITION BY RANGE (at);
+
+CREATE TABLE audit_heads (                                  -- the last row of each chain
+    tenant_id uuid PRIMARY KEY,
+    seq       bigint NOT NULL,
+    at        timestamptz NOT NULL,
+    hash      bytea NOT NULL
+) WITH (fillfactor = 10);                                   -- one row, rewritten by every insert: room to do so in place
+
+CREATE TABLE audit_bases (                                  -- the last row that retention dropped: where a chain begins
+    tenant_id uuid PRIMARY KEY,
+    seq       bigint NOT NULL,
+    at        timestamptz NOT NULL,
+    hash      bytea NOT NULL
+);
+
+CREATE VIEW audit WITH (security_invoker = true) AS SELECT * FROM audit_log;
+
+-- A field with its length in bytes before it, so that no two rows are written alike.
+CREATE FUNCTION audit_field(p_value text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
+    $$ SELECT coalesce(octet_length(p_value) || ':' || p_value, '-') || ',' $$;
+
+CREATE FUNCTION audit_hash(p_before bytea, r audit_log) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT sha256(p_before || convert_to(
+        audit_field(r.tenant_id::text) || audit_field(r.seq::text)
+        || audit_field((extract(epoch FROM r.at) * 1000000)::bigint::text) || audit_field(r.action)
+        || audit_field(r.actor) || audit_field(r.acting_for) || audit_field(r.outcome) || audit_field(r.resource)
+        || audit_field(r.request_id::text) || audit_field(r.detail::text), 'UTF8'))
+$$;
+
+-- The month's partition, made when absent. ATTACH lets readers and writers of the other months go on.
+CREATE FUNCTION audit_partition(p_at timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    month timestamp := date_trunc('month', p_at AT TIME ZONE 'UTC');
+    name text := 'audit_log_' || to_char(month, 'YYYY_MM');
+BEGIN
+    IF to_regclass('public.' || name) IS NOT NULL THEN
+        RETURN;
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('audit_partition'));
+    IF to_regclass('public.' || name) IS NULL THEN
+        EXECUTE format('CREATE TABLE public.%I (LIKE public.audit_log)', name);
+        EXECUTE format('GRANT SELECT ON public.%I TO citadel_maintenance', name);
+        EXECUTE format('ALTER TABLE public.audit_log ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)', name,
+                       month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC');
+    END IF;
+END $$;
+
+-- Runs as the owner, for a writer may neither see the head nor write the log. The head's lock is the chain's order.
+CREATE FUNCTION audit_append() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    head audit_heads;
+    r audit_log;
+BEGIN
+    SELECT * INTO head FROM audit_heads WHERE tenant_id = NEW.tenant_id FOR UPDATE;
+    IF NOT FOUND THEN
+        INSERT INTO audit_heads (tenant_id, seq, at, hash)
+        VALUES (NEW.tenant_id, 0, '-infinity', decode(repeat('00', 32), 'hex')) ON CONFLICT DO NOTHING;
+        SELECT * INTO head FROM audit_heads WHERE tenant_id = NEW.tenant_id FOR UPDATE;
+    END IF;
+    r := ROW(NEW.tenant_id, head.seq + 1, greatest(clock_timestamp(), head.at), NEW.action, NEW.actor, NEW.acting_for,
+             NEW.outcome, NEW.resource, NEW.request_id, coalesce(NEW.detail, '{}'), NULL);
+    r.hash := audit_hash(head.hash, r);
+    PERFORM audit_partition(r.at);
+    INSERT INTO audit_log SELECT r.*;
+    UPDATE audit_heads SET seq = r.seq, at = r.at, hash = r.hash WHERE tenant_id = r.tenant_id;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER append INSTEAD OF INSERT ON audit FOR EACH ROW EXECUTE FUNCTION audit_append();
+REVOKE EXECUTE ON FUNCTION audit_append(), audit_partition(timestamptz) FROM PUBLIC;
+GRANT INSERT ON audit TO citadel_app, citadel_maintenance;
+GRANT SELECT ON audit, audit_log, audit_heads, audit_bases TO citadel_maintenance; -- verify, export, a dump
+
+-- Erasure -----------------------------------------------------------------------------------------------------------
+
+-- That a document was erased: what a restore from a backup must erase again. Never content, nor a name that tells any.
+CREATE TABLE tombstones (
+    document_id      uuid PRIMARY KEY,
+    tenant_id        uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
+    source_id        uuid NOT NULL,
+    external_id_hash bytea NOT NULL,                        -- HMAC under the tenant's hash_key
+    erased_at        timestamptz NOT NULL DEFAULT now(),
+    erased_by        text NOT NULL,
+    unfinished       text[],                                -- blob keys still to be deleted; null: all is done
+    receipt          jsonb NOT NULL
+);
+CREATE INDEX tombstones_unfinished ON tombstones (tenant_id) WHERE unfinished IS NOT NULL;
+CALL protect('tombstones', 'tenant_id = (SELECT scope_tenant())');
+GRANT SELECT, INSERT, UPDATE, DELETE ON tombstones TO citadel_maintenance;
+
+-- The planner's statistics would hold samples of content, which an erasure does not reach.
+ALTER TABLE versions ALTER text SET STATISTICS 0, ALTER elements SET STATISTICS 0, ALTER warnings SET STATISTICS 0;
+ALTER TABLE chunks ALTER text SET STATISTICS 0, ALTER embed_prefix SET STATISTICS 0, ALTER heading_path SET STATISTICS 0;
+
+-- Profiles' tables --------------------------------------------------------------------------------------------------
 
 -- A profile's narrow index tables: ids, label sets and vectors, never text.
 CREATE FUNCTION add_profile(p_name text, p_model text, p_dimensions int, p_precision text, p_chunk_tokens int,
@@ -299,8 +465,7 @@ BEGIN
         embedding    halfvec(%s) NOT NULL)', vectors, p_dimensions);
     EXECUTE format('CREATE INDEX ON %I (label_set_id)', vectors);
     EXECUTE format('CREATE INDEX ON %I (document_id)', vectors);
-    CALL protect(vectors::regclass,
-        'tenant_id = (SELECT scope_tenant()) AND label_set_id IN (SELECT unnest(scope_label_sets()))');
+    CALL protect(vectors::regclass, 'tenant_id = (SELECT scope_tenant()) AND ' || in_scope());
     EXECUTE format('GRANT SELECT ON %I TO citadel_app', vectors);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO citadel_maintenance', vectors);
     RETURN new_id;

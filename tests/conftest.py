@@ -188,8 +188,12 @@ class World:
 
     def scope(self, subject: str) -> AccessScope:
         """What somebody may see now."""
+        return self.scope_of(self.who(subject))
+
+    def scope_of(self, who: Principal) -> AccessScope:
+        """What a principal may see now, resolved afresh."""
         with reading_tenant(self.store, self.tenant_id) as conn:
-            return access.enter_scope(conn, self.who(subject))
+            return access.enter_scope(conn, who)
 
 
 @pytest.fixture

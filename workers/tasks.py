@@ -7,6 +7,7 @@ from celery import Celery
 
 from core.config import Settings
 from ingest.attempt import attempt
+from ingest.erase import finish_erasures
 from ingest.schedule import schedule_due
 from workers.process import pipeline_of
 
@@ -23,4 +24,7 @@ def register(app: Celery, settings: Settings) -> None:
 
     @app.task(name=SCHEDULE)  # type: ignore[untyped-decorator]
     def schedule() -> Any:
-        return schedule_due(pipeline_of(settings).store)
+        pipeline = pipeline_of(settings)
+        due = schedule_due(pipeline.store)
+        finish_erasures(pipeline.store, pipeline.blobs)
+        return due

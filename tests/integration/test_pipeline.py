@@ -19,6 +19,7 @@ from core.errors import EmptyDocument, Invalid, StoreUnavailable
 from core.records import Job, Labels, ParsedDocument, Submission, Submitted
 from ingest import submit
 from ingest.attempt import attempt
+from ingest.erase import erase
 from ingest.parsers.plain import parse_text
 from ingest.pipeline import Pipeline
 from ingest.sandbox import ParseLimits, ParserSandbox
@@ -268,18 +269,21 @@ def test_a_job_of_a_deleted_document_ends_without_work(
     world: World, pipeline: Pipeline, embedder: CountingEmbedder
 ) -> None:
     submitted = accept(world, "a.md", "the text")
-    submit.delete(world.store, world.blobs, world.tenant_id, submitted.document_id, None)
-    assert attempted(pipeline, submitted) == "done"
-    assert job(world, submitted.job_id).detail == {"superseded": True} and embedder.take() == []
+    erase(world.store, world.blobs, world.tenant_id, submitted.document_id, by="service:test")
+    assert attempted(pipeline, submitted) == "skipped"
+    ended = job(world, submitted.job_id)
+    assert (ended.state, ended.detail) == ("done", {"erased": True, "superseded": True}) and embedder.take() == []
 
 
 def test_a_document_deleted_while_it_is_embedded_does_not_come_back(world: World, pipeline: Pipeline) -> None:
     submitted = accept(world, "a.md", "the text")
 
     def deleted() -> None:
-        submit.delete(world.store, world.blobs, world.tenant_id, submitted.document_id, None)
+        erase(world.store, world.blobs, world.tenant_id, submitted.document_id, by="service:test")
 
-    assert attempted(replace(pipeline, embedder=Meanwhile(deleted)), submitted) == "done"
+    assert attempted(replace(pipeline, embedder=Meanwhile(deleted)), submitted) == "lost"
+    ended = job(world, submitted.job_id)
+    assert (ended.state, ended.detail) == ("done", {"erased": True, "superseded": True})
     assert texts(world) == {}
     for table in ("versions", "chunks", f"vectors_{world.profile.id}"):
         assert count(world, table, submitted.document_id) == 0
@@ -502,7 +506,9 @@ def test_bytes_submitted_while_their_last_document_is_deleted_are_kept(
     slow = SlowToDelete((tmp_path / "blobs").as_uri())
     old = accept(world, "old", "the same bytes")
     attempted(pipeline, old)
-    deleting = threading.Thread(target=submit.delete, args=(world.store, slow, world.tenant_id, old.document_id, None))
+    deleting = threading.Thread(
+        target=erase, args=(world.store, slow, world.tenant_id, old.document_id), kwargs={"by": "service:test"}
+    )
     kept: list[Submitted] = []
     submitting = threading.Thread(target=lambda: kept.append(accept(world, "new", "the same bytes")))
     deleting.start()

@@ -11,7 +11,7 @@ import pytest
 
 from core.errors import BlobUnavailable, LeaseLost, NotFound
 from core.records import Labels, SearchRequest
-from ingest import submit as ingestion
+from ingest.erase import erase
 from ingest.parsers.plain import parse_text
 from models.fake_embedder import FakeEmbedder
 from retrieval.search import Searcher, search
@@ -49,7 +49,7 @@ def states(world: World, document_id: UUID) -> list[str]:
 
 def remove(world: World, document_id: UUID, expected: int | None = None) -> None:
     """Delete as the API does, bytes included."""
-    ingestion.delete(world.store, world.blobs, world.tenant_id, document_id, expected)
+    erase(world.store, world.blobs, world.tenant_id, document_id, by="service:test", expected=expected)
 
 
 def test_deletion_leaves_nothing_of_it(world: World) -> None:
@@ -88,10 +88,12 @@ def test_the_job_of_a_deleted_document_ends_superseded(world: World) -> None:
     lease = world.claim(running)
     for submitted in (waiting, running):
         remove(world, submitted.document_id)
-    assert not world.publish(lease, parse_text(b"two"), None)
-    assert not world.index(waiting) and not fetch(world, "SELECT FROM documents")
-    job = job_of(world, running.job_id)
-    assert (job.state, job.detail) == ("done", {"superseded": True})
+    with pytest.raises(LeaseLost):
+        world.publish(lease, parse_text(b"two"), None)
+    assert not fetch(world, "SELECT FROM documents")
+    for submitted in (waiting, running):
+        job = job_of(world, submitted.job_id)
+        assert (job.state, job.detail) == ("done", {"erased": True, "superseded": True})
     assert not fetch(world, "SELECT FROM chunks") and not fetch(world, "SELECT FROM vectors_1")
 
 
@@ -101,7 +103,8 @@ def test_a_document_that_comes_back_is_a_new_one(world: World) -> None:
     remove(world, first.document_id)
     second = world.add("d", "one", (HR,))
     assert second.document_id != first.document_id and second.version == 1
-    assert not world.publish(lease, parse_text(b"one"), None)
+    with pytest.raises(LeaseLost):
+        world.publish(lease, parse_text(b"one"), None)
     assert readers(world, second.document_id) == {"user:hana": "one"}
 
 

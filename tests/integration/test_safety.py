@@ -39,6 +39,18 @@ MUTATIONS = {
     "CREATE FUNCTION leak() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER AS 'SELECT text FROM chunks'": "leak",
     "CREATE TABLE vectors_9 (embedding halfvec(3)); GRANT SELECT ON vectors_9 TO citadel_app": "vectors_9",
     "ALTER POLICY reader ON jobs USING (tenant_id = (SELECT scope_tenant()) OR kind = 'refresh')": "jobs",
+    "ALTER POLICY reader ON tombstones USING (true)": "tombstones",
+    "GRANT UPDATE ON audit_log TO citadel_app": "audit_log",
+    "GRANT SELECT ON audit_heads TO citadel_app": "audit_heads",
+    "ALTER POLICY reader ON documents USING (tenant_id = (SELECT scope_tenant()) AND "
+    "(label_set_id IN (SELECT unnest(scope_label_sets())) OR title = 'x'))": "documents",
+    "ALTER POLICY reader ON vectors_1 USING (tenant_id = (SELECT scope_tenant()) AND "
+    "substring((SELECT scope_bits()) FROM label_set_id FOR 1) = B'1')": "vectors_1",
+    "DROP TRIGGER epoch_insert ON memberships": "memberships",
+    "ALTER TABLE clearances DISABLE TRIGGER epoch_update_from": "clearances",
+    "ALTER TABLE label_sets DISABLE TRIGGER USER": "label_sets",
+    "ALTER TABLE classifications ENABLE REPLICA TRIGGER epoch_delete": "classifications",
+    "ALTER TABLE tenants DISABLE TRIGGER epoch": "tenants",
     "ALTER TABLE memberships RENAME TO was_memberships": "memberships",
 }
 

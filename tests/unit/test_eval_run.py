@@ -57,7 +57,9 @@ LEAKY = SAFE | {(ANA, "board?"): ["x"] * 14 + ["board"]}
 def test_each_question_is_asked_once_as_its_own_principal(golden: GoldenSet) -> None:
     search = TableSearch(SAFE)
     run = run_golden(search, TENANT, golden, [5, 1, 5], "lexical")
-    assert [principal for principal, _ in search.asked] == [Principal(TENANT, s) for s in (ANA, BO, ANA)]
+    assert [principal for principal, _ in search.asked] == [
+        Principal(TENANT, s, via="service:eval") for s in (ANA, BO, ANA)
+    ]
     assert [request.query for _, request in search.asked] == ["leave?", "pay?", "board?"]
     assert {request.mode for _, request in search.asked} == {"lexical"}
     assert {request.top_k for _, request in search.asked} == {25}

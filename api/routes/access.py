@@ -1,0 +1,36 @@
+"""GET /v1/access/explain: what decides whether somebody sees a document."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+
+from api.answers import ExplanationOut, explanation_out
+from api.deps import Operator, ServiceDep
+from core.errors import InvalidLabel
+from core.labels import check_label
+from core.records import Principal
+from store import audit
+from store.explain import explain
+from store.pool import reading_tenant
+
+router = APIRouter(prefix="/v1/access", tags=["access"])
+
+
+@router.get("/explain", response_model=ExplanationOut, summary="Why somebody sees a document, or does not")
+def get_explanation(
+    caller: Operator,
+    service: ServiceDep,
+    subject: Annotated[str, Query(alias="as", max_length=240, description="Whose sight: user:ana@acme.example.")],
+    document_id: Annotated[UUID, Query()],
+) -> ExplanationOut:
+    """Which label, by which groups, or which classification decided. `absent` is also what the key does not reach."""
+    if not check_label(subject).startswith(("user:", "service:")):
+        raise InvalidLabel("`as` names a user or a service, such as user:ana@acme.example")
+    tenant_id = caller.principal.tenant_id
+    with reading_tenant(service.store, tenant_id) as conn:
+        found = explain(conn, caller.principal, Principal(tenant_id, subject), document_id)
+    audit.record(service.store, tenant_id, "access.explain", actor=caller.actor, resource=f"document:{document_id}",
+                 request_id=caller.request_id,
+                 detail={"as": subject, "decision": found.decision, "epoch": found.epoch})  # fmt: skip
+    return explanation_out(found)
