@@ -329,6 +329,24 @@ def probe_job(run: Run, caller: Caller) -> None:
         ask(run, caller, "GET", "/v1/jobs/{job_id}", at=own[0]["job_id"])
 
 
+def probe_explain(run: Run, caller: Caller) -> None:
+    """What the key does not reach is explained as what is absent; to all but operators, nothing is explained."""
+    path, asked = "/v1/access/explain", run.chance.choice(PEOPLE)
+    item = run.chance.choice(run.items(caller, visible=False))
+    answers = []
+    for at in (str(item.id), str(ABSENT)):  # the answer repeats the id that was asked about, and tells nothing by it
+        params = {"as": asked, "document_id": at}
+        answer = run.api.http.get(path, headers=caller.headers, params=params)
+        answers.append((answer.status_code, answer.text.replace(at, "")))
+    if answers[0] != answers[1]:
+        run.leak(caller, "explain: hidden and absent differ")
+    own = run.items(caller, visible=True) if caller.operator else []
+    for at in [seen.id for seen in own] or [ABSENT]:
+        answer = ask(run, caller, "GET", path, params={"as": asked, "document_id": str(at)})
+        if (answer.status_code == 200) != caller.operator:
+            run.leak(caller, f"explain: {answer.status_code}")
+
+
 def probe_sources(run: Run, caller: Caller) -> None:
     """Sources are a tenant's, and for its writers."""
     answer = ask(run, caller, "GET", "/v1/sources")

@@ -26,6 +26,7 @@ ROUTES: dict[tuple[str, str], str] = {
     ("get", "/v1/sources"): "sources",
     ("post", "/v1/sources"): "sources",
     ("post", "/v1/sources/{source_id}/refresh"): "sources",
+    ("get", "/v1/access/explain"): "explain",
     ("get", "/metrics"): "metrics",
     ("get", "/healthz"): "open_routes",
     ("get", "/readyz"): "open_routes",
@@ -54,6 +55,11 @@ FIELDS: dict[str, dict[str, str]] = {
         "sources"),
     "SourcesOut": dict.fromkeys(("sources", "next_cursor"), "sources"),
     "RefreshOut": {"job_id": "sources"},
+    "ExplanationOut": dict.fromkeys(
+        ("document_id", "subject", "decision", "epoch", "external_id", "indexed", "label_set_id", "labels",
+         "allowed_by", "denied_by", "clearance"), "explain"),
+    "HeldOut": dict.fromkeys(("label", "path"), "explain"),
+    "ClearanceOut": dict.fromkeys(("classification", "own", "reaches"), "explain"),
     "CitationOut": dict.fromkeys(
         ("marker", "document_id", "external_id", "version", "title", "uri", "page", "heading_path", "start", "end",
          "content_hash"), "search_all"),

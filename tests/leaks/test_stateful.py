@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 
 from core.labels import make_labels
 from core.records import Labels, Mode, Principal, SearchRequest, Submitted
+from ingest.erase import erase
 from retrieval.search import Searcher, search
 from store import documents
 from store.pool import writing
@@ -145,8 +146,7 @@ class Tenant(RuleBasedStateMachine):
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
         doc = self.docs.pop(data.draw(st.sampled_from(sorted(self.docs))))
-        with writing(self.world.store) as conn:
-            documents.delete(conn, self.world.tenant_id, doc.id)
+        erase(self.world.store, self.world.blobs, self.world.tenant_id, doc.id, by="service:test")
         assert all(read_text(self.world, who, doc.id, n) is None for who in WHO for n in doc.words)
 
     @invariant()

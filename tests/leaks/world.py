@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from core.records import Labels, Principal, Submission, Submitted
+from ingest.erase import erase
 from store import documents, sources
 from store.pool import writing
 from store.profiles import ensure_tenant
@@ -187,8 +188,7 @@ def _document(
         item = replace(item, labels=before if labels == before else meet(before, labels))
         secrets.append(Secret(world.tenant_id, newer, (), item, 2, nobody=True))
     elif fate == "deleted":
-        with writing(world.store) as conn:
-            documents.delete(conn, world.tenant_id, item.id)
+        erase(world.store, world.blobs, world.tenant_id, item.id, by="service:test")
         item = replace(item, labels=None)
     force = () if item.labels is None else (item.labels,)
     gone = item.labels is None
