@@ -9,6 +9,7 @@ import click
 from cli.access import groups, keys_group
 from cli.demo import demo
 from cli.eval import eval_group
+from cli.identity import identity_group
 from cli.options import CitadelGroup
 from cli.processes import beat, dispatch, migrate, serve, up, worker
 from cli.search import search_command
@@ -37,8 +38,8 @@ def citadel(ctx: click.Context) -> None:
     ctx.obj = load_settings(os.environ, running_stack=ctx.invoked_subcommand not in ("up", "demo"))
 
 
-for command in (up, serve, worker, dispatch, beat, migrate, keys_group, groups, sources_group, refresh_command,
-                jobs_group, search_command, eval_group, demo):  # fmt: skip
+for command in (up, serve, worker, dispatch, beat, migrate, keys_group, groups, identity_group, sources_group,
+                refresh_command, jobs_group, search_command, eval_group, demo):  # fmt: skip
     citadel.add_command(command)
 
 

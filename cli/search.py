@@ -36,7 +36,7 @@ def search_command(
     request = SearchRequest(query, top_k=top_k, mode=mode, filters=_filters(filters), max_tokens=max_tokens)  # type: ignore[arg-type]
     with open_searcher(settings) as searcher:
         tenant_id = tenant_of(searcher.store, settings)
-        answer = search(searcher, Principal(tenant_id, subject), request)
+        answer = search(searcher, Principal(tenant_id, subject, via="service:cli"), request)
         audit.record(searcher.store, tenant_id, "search", actor="service:cli", acting_for=subject,
                      request_id=answer.request_id)  # fmt: skip
     show(plain(answer), as_json, as_text(answer))

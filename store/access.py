@@ -5,13 +5,14 @@ import json
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from core.errors import InvalidLabel
-from core.labels import check_label
+from core.errors import Denied, Forbidden, InvalidLabel, Unauthenticated
+from core.labels import check_label, fold
 from core.records import AccessScope, Labels, Principal
 from store.pool import Conn, set_scope
 
 EPOCH = "SELECT access_epoch FROM tenants WHERE id = %s"
-VISIBLE = "SELECT coalesce(array_agg(v), '{}') FROM visible_label_sets(%s, %s, %s, %s) v"
+CLOSED = "SELECT EXISTS (SELECT FROM closed_subjects WHERE tenant_id = %s AND subject = ANY(%s))"
+VISIBLE = "SELECT coalesce(array_agg(v), '{}') FROM visible_label_sets(%s, %s, %s, %s, %s) v"
 EVERY = """
     SELECT coalesce(array_agg(s.id), '{}') FROM label_sets s
     JOIN classifications c ON c.tenant_id = s.tenant_id AND c.name = s.classification
@@ -27,7 +28,7 @@ INTERN = """
 INTERNED = "SELECT id FROM label_sets WHERE (tenant_id, hash) = (%s, %s)"
 LABELS = "SELECT allow, deny, classification FROM label_sets WHERE id = %s"
 RANKS = "SELECT name FROM classifications WHERE tenant_id = %s ORDER BY rank"
-CLEAR_MEMBERS = "DELETE FROM memberships WHERE tenant_id = %s"
+CLEAR_MEMBERS = "DELETE FROM memberships WHERE tenant_id = %s AND origin = 'file'"
 CLEAR_CLEARANCES = "DELETE FROM clearances WHERE tenant_id = %s"
 ADD_MEMBER = "INSERT INTO memberships (tenant_id, member, group_label) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
 ADD_CLEARANCE = "INSERT INTO clearances (tenant_id, subject, classification) VALUES (%s, %s, %s)"
@@ -38,13 +39,27 @@ def enter_scope(conn: Conn, principal: Principal) -> AccessScope:
     """Resolve what the principal may see in this transaction, and set the transaction to it.
 
     The epoch and the label sets come from the transaction's own snapshot, so a search that starts after a
-    revocation's commit cannot use the old grant.
+    revocation's commit cannot use the old grant. Raises Unauthenticated or Forbidden for a closed subject.
     """
+    check_open(conn, principal)
     label_sets = visible_label_sets(conn, principal)
     (epoch,) = conn.execute(EPOCH, (principal.tenant_id,)).fetchone() or (0,)
     scope = AccessScope(principal.tenant_id, principal.subject, label_sets, epoch)
     set_scope(conn, scope)
     return scope
+
+
+def check_open(conn: Conn, principal: Principal) -> None:
+    """Raises Forbidden towards a service that acts for a closed subject, and Unauthenticated towards the subject."""
+    row = conn.execute(CLOSED, (principal.tenant_id, [principal.subject, fold(principal.subject)])).fetchone()
+    if row is None or row[0]:
+        raise _closed(principal)
+
+
+def _closed(principal: Principal) -> Denied:
+    if principal.via and principal.via.startswith("service:"):
+        return Forbidden(f"{principal.subject} was deactivated by its directory")
+    return Unauthenticated()
 
 
 def visible_label_sets(conn: Conn, principal: Principal) -> tuple[int, ...]:
@@ -54,7 +69,8 @@ def visible_label_sets(conn: Conn, principal: Principal) -> tuple[int, ...]:
     if principal.bypass:  # the subject's grants do not count; what the credential is cut to does
         row = conn.execute(EVERY, {"tenant": principal.tenant_id, "ceiling": ceiling, "top": top}).fetchone()
     else:
-        row = conn.execute(VISIBLE, (principal.tenant_id, principal.subject, ceiling, top)).fetchone()
+        asked = (principal.tenant_id, principal.subject, list(principal.claims), ceiling, top)
+        row = conn.execute(VISIBLE, asked).fetchone()
     return tuple(sorted(row[0])) if row else ()
 
 
@@ -99,7 +115,8 @@ def scale_of(conn: Conn, tenant_id: UUID) -> list[str]:
 def replace_groups(
     conn: Conn, tenant_id: UUID, groups: Mapping[str, Sequence[str]], clearances: Mapping[str, str]
 ) -> None:
-    """Make these the tenant's groups (group → members) and clearances (subject → classification).
+    """Make these the tenant's groups (group → members) and clearances (subject → classification); what a directory
+    pushed stays beside them.
 
     Raises InvalidLabel for a label without a namespace or a classification off the scale.
     """

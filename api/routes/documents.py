@@ -126,4 +126,4 @@ def delete_document(document_id: UUID, caller: Writer, service: ServiceDep, expe
 
 
 def _may_know_labels(caller: Caller) -> bool:
-    return bool({"ingest", "operate"} & caller.key.scopes) and caller.acting_for is None
+    return bool({"ingest", "operate"} & caller.scopes) and not caller.delegated

@@ -24,7 +24,7 @@ def post_search(body: SearchIn, caller: Reader, service: ServiceDep, request: Re
     for stage in answer.degraded:
         metrics.degraded.labels(stage).inc()
     _record(service, caller, answer)
-    return search_out(answer, operator="operate" in caller.key.scopes and not caller.acting_for)
+    return search_out(answer, operator="operate" in caller.scopes and not caller.delegated)
 
 
 def _record(service: ServiceDep, caller: Caller, answer: SearchAnswer) -> None:
