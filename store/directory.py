@@ -30,7 +30,7 @@ PAGE = " ORDER BY created_at, id OFFSET %(skip)s LIMIT %(limit)s"
 # What a list may be filtered by, as (attribute, column).
 WHERE: dict[str, LiteralString] = {
     "": " WHERE tenant_id = %(tenant)s",
-    "id": " WHERE tenant_id = %(tenant)s AND id::text = %(value)s",
+    "id": " WHERE tenant_id = %(tenant)s AND id = %(value)s::uuid",
     "externalid": " WHERE tenant_id = %(tenant)s AND external_id = %(value)s",
     "username": " WHERE tenant_id = %(tenant)s AND subject = %(value)s",
     "displayname": " WHERE tenant_id = %(tenant)s AND folded = %(value)s",
@@ -295,10 +295,20 @@ def _labels_of(conn: Conn, tenant_id: UUID, edit: MemberEdit) -> list[str]:
     return labels
 
 
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _page(
     conn: Conn, tenant_id: UUID, rows: LiteralString, count: LiteralString, match: tuple[str, str] | None,
     skip: int, limit: int,
 ) -> tuple[list[tuple[Any, ...]], int]:  # fmt: skip
+    if match and match[0] == "id" and not _is_uuid(match[1]):
+        return [], 0
     where = WHERE[match[0] if match else ""]
     values = {"tenant": tenant_id, "value": match[1] if match else "", "skip": skip, "limit": limit}
     total = conn.execute(sql.SQL(count) + sql.SQL(where), values).fetchone()

@@ -55,10 +55,10 @@ def add_provider(
     """Believe this issuer's tokens for this audience. Raises Invalid, and Conflict where name or pair are taken."""
     if (jwks_url is None) == (jwks is None):
         raise Invalid("give either the address of the provider's keys (JWKS) or a file of them")
-    if not algorithms or (unknown := set(algorithms) - set(ALGORITHMS)):
-        raise Invalid(f"algorithms must be asymmetric, of {list(ALGORITHMS)}; not {sorted(unknown)}")
-    if not scopes or (unknown := set(scopes) - SCOPES):
-        raise Invalid(f"a token's scopes are of {sorted(SCOPES)}; not {sorted(unknown)}")
+    if not algorithms or set(algorithms) - set(ALGORITHMS):
+        raise Invalid(f"algorithms must be asymmetric, of {list(ALGORITHMS)}; not {list(algorithms)}")
+    if not scopes or set(scopes) - SCOPES:
+        raise Invalid(f"a token's scopes are of {sorted(SCOPES)}; not {list(scopes)}")
     if not issuer or not audience or not subject_claim:
         raise Invalid("issuer, audience and subject claim must not be empty")
     if check_label(group_prefix + "x").startswith(RESERVED):

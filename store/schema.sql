@@ -46,6 +46,7 @@ CREATE TABLE memberships (
     origin      text NOT NULL DEFAULT 'file' CHECK (origin IN ('file', 'scim')),  -- neither replaces what the other gave
     PRIMARY KEY (tenant_id, member, group_label, origin)
 );
+CREATE INDEX ON memberships (tenant_id, group_label);
 
 -- Users whom the directory deactivated, deleted or renamed: they hold no label, not even their own, until it opens them.
 CREATE TABLE closed_subjects (

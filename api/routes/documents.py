@@ -111,8 +111,9 @@ def put_labels(
     """Holds for every reader from this answer on. Nothing is embedded."""
     tenant_id = caller.principal.tenant_id
     seq = submit.change_labels(service.store, tenant_id, document_id, body.record(), expected)
-    audit.record(service.store, tenant_id, "label.change", actor=caller.actor, resource=f"document:{document_id}",
-                 request_id=caller.request_id, detail=body.model_dump())  # fmt: skip
+    audit.record(service.store, tenant_id, "label.change", actor=caller.actor, acting_for=caller.acting_for,
+                 resource=f"document:{document_id}", request_id=caller.request_id,
+                 detail=body.model_dump())  # fmt: skip
     return LabelsOut(document_id=document_id, labels=body, seq=seq)
 
 
@@ -121,8 +122,8 @@ def delete_document(document_id: UUID, caller: Writer, service: ServiceDep, expe
     """Gone from every search from this answer on, with its versions and bytes."""
     tenant_id = caller.principal.tenant_id
     submit.delete(service.store, service.blobs, tenant_id, document_id, expected)
-    audit.record(service.store, tenant_id, "delete", actor=caller.actor, resource=f"document:{document_id}",
-                 request_id=caller.request_id)  # fmt: skip
+    audit.record(service.store, tenant_id, "delete", actor=caller.actor, acting_for=caller.acting_for,
+                 resource=f"document:{document_id}", request_id=caller.request_id)  # fmt: skip
 
 
 def _may_know_labels(caller: Caller) -> bool:

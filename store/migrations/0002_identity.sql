@@ -2,6 +2,7 @@
 
 ALTER TABLE memberships ADD origin text NOT NULL DEFAULT 'file' CHECK (origin IN ('file', 'scim'));
 ALTER TABLE memberships DROP CONSTRAINT memberships_pkey, ADD PRIMARY KEY (tenant_id, member, group_label, origin);
+CREATE INDEX ON memberships (tenant_id, group_label);
 
 ALTER TABLE api_keys ADD previous_hash bytea UNIQUE, ADD previous_until timestamptz, ADD last_used_at timestamptz;
 
