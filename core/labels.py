@@ -25,8 +25,8 @@ def name_label(prefix: str, name: str) -> str:
     """The label for a name that a directory gave: `group:Sales%20Team` for `Sales Team`. Raises InvalidLabel.
 
     Names that differ, differ as labels: what a label cannot hold, or hides from the eye (blanks, commas, control and
-    format characters), is percent-encoded, and so is `%` itself (RFC 3986, 2.1; in lower case, so that a folded label is
-    a folded name's). Canonically equivalent Unicode is one name (NFC).
+    format characters), is percent-encoded (RFC 3986, 2.1), and so is `%` itself; in lower case, so that a folded label
+    is the label of a folded name. Canonically equivalent Unicode is one name (NFC).
     """
     return check_label(prefix + "".join(map(_encoded, unicodedata.normalize("NFC", name))))
 
