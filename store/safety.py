@@ -40,7 +40,10 @@ NEEDED = {
     "documents": ("scope_tenant()", "scope_label_sets()"),
     "versions": ("EXISTS", "FROM documents", "scope_label_sets()"),
     "chunks": ("EXISTS", "FROM documents"),
-} | dict.fromkeys(("memberships", "clearances", "label_sets", "sources", "change_log", "jobs"), ("scope_tenant()",))
+} | dict.fromkeys(
+    ("memberships", "clearances", "closed_subjects", "scim_users", "scim_groups", "label_sets", "sources", "change_log",
+     "jobs"), ("scope_tenant()",)
+)  # fmt: skip
 UNPOLICED = """
     SELECT relname FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')

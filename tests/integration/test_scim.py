@@ -250,14 +250,15 @@ def closings(push: Push, user: str) -> Iterator[str]:
 def test_a_closed_user_is_nobody_at_the_next_query(push: Push, searcher: Searcher) -> None:
     with writing(push.world.store) as conn:
         providers.add_provider(conn, push.world.tenant_id, "acme", ISSUER, AUDIENCE, group_claim="groups",
-                               jwks={"keys": [public_jwk(RSA, "k1")]})  # fmt: skip
+                               scopes=("search", "operate"), jwks={"keys": [public_jwk(RSA, "k1")]})  # fmt: skip
     push.world.groups({"group:Finance": ["user:ana@acme.example"]}, {"user:ana@acme.example": "restricted"})
     mine, ana = token(RSA, groups=["Finance"]), "user:ana@acme.example"
     told = push.client.get("/v1/documents").content
     user = push.user("ana@acme.example")
     for closing in closings(push, user):
-        refused = push.client.get("/v1/documents", headers=bearer(mine))
-        assert (refused.status_code, refused.content) == (401, told), closing
+        for path in ("/v1/documents", "/v1/sources"):  # with a scope to resolve, and without
+            refused = push.client.get(path, headers=bearer(mine))
+            assert (refused.status_code, refused.content) == (401, told), closing
         for name in (ana, "user:Ana@ACME.example"):
             assert push.reader(name).status_code == 403, closing
             answer = push.client.post(
