@@ -79,8 +79,15 @@ class MemberIn(_Resource):
     value: Annotated[str, AfterValidator(_uuid)]
 
 
+def _shown(**example: Any) -> ConfigDict:
+    """The names as SCIM writes them, for the OpenAPI document."""
+    return ConfigDict(extra="ignore", strict=True, json_schema_extra={"examples": [example]})
+
+
 class UserIn(_Resource):
     """A user to create or replace."""
+
+    model_config = _shown(schemas=[USER], userName="ana@acme.example", externalId="00u1", active=True)
 
     username: Text = Field(min_length=1, max_length=MAX_NAME)
     externalid: Text | None = Field(default=None, max_length=512)
@@ -98,6 +105,8 @@ class UserIn(_Resource):
 
 class GroupIn(_Resource):
     """A group to create or replace."""
+
+    model_config = _shown(schemas=[GROUP], displayName="finance", members=[])
 
     displayname: Text = Field(min_length=1, max_length=MAX_NAME)
     externalid: Text | None = Field(default=None, max_length=512)
@@ -122,6 +131,11 @@ class OperationIn(_Resource):
 
 class PatchIn(_Resource):
     """A patch (RFC 7644, 3.5.2)."""
+
+    model_config = _shown(
+        schemas=["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
+        Operations=[{"op": "replace", "path": "active", "value": False}],
+    )
 
     operations: list[OperationIn] = Field(min_length=1, max_length=1000)
 

@@ -17,11 +17,19 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from api.app import create_app
 from api.service import Service
-from store import keys
+from store import keys, providers
 from store.pool import writing
 from tests.conftest import World
+from tests.integration.rows import fetch
 
 ISSUER, AUDIENCE = "https://id.acme.example", "api://citadel"
+USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
+GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
+PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+ERROR = "urn:ietf:params:scim:api:messages:2.0:Error"
+SCIM_JSON = "application/scim+json"
+
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
@@ -136,3 +144,81 @@ def b64(value: Any) -> str:
     """As a JWT's segments are written."""
     raw = value if isinstance(value, bytes) else json.dumps(value).encode()
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+RSA, EC = rsa_key(), ec.generate_private_key(ec.SECP256R1())  # what the provider signs with
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True)
+class Place:
+    """A served tenant whose provider publishes an RSA and an EC key; ana may read `hers` and, as finance, `books`."""
+
+    world: World
+    client: httpx.Client
+    published: KeyServer
+    clock: Clock
+
+    def provider(self, name: str = "acme", audience: str = AUDIENCE, **more: Any) -> None:
+        settings = {"algorithms": ("RS256", "ES256"), "jwks_url": self.published.url, "group_claim": "groups", **more}
+        with writing(self.world.store) as conn:
+            providers.add_provider(conn, self.world.tenant_id, name, ISSUER, audience, **settings)
+
+    def ask(self, credential: str) -> httpx.Response:
+        return self.client.get("/v1/documents", headers=bearer(credential))
+
+    def sees(self, credential: str) -> set[str]:
+        return documents_of(self.client, bearer(credential))
+
+
+@dataclass(frozen=True)
+class Push:
+    """A directory's side: calls with its key; and a reader's side: who sees what."""
+
+    world: World
+    client: httpx.Client
+    key: str
+    agent: str
+
+    def call(self, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        headers = bearer(self.key, **{"Content-Type": f"{SCIM_JSON}; charset=utf-8"})
+        return self.client.request(method, f"/scim/v2{path}", headers=headers, json=body, **more)
+
+    def made(self, path: str, body: Any) -> dict[str, Any]:
+        answer = self.call("POST", path, body)
+        assert answer.status_code == 201, answer.text
+        assert answer.headers["content-type"] == SCIM_JSON
+        return dict(answer.json())
+
+    def patch(self, path: str, *operations: dict[str, Any]) -> httpx.Response:
+        return self.call("PATCH", path, {"schemas": [PATCH], "Operations": list(operations)})
+
+    def user(self, user_name: str, **more: Any) -> str:
+        return str(self.made("/Users", {"schemas": [USER], "userName": user_name, "active": True, **more})["id"])
+
+    def group(self, name: str, *members: str) -> str:
+        body = {"schemas": [GROUP], "displayName": name, "members": [{"value": each} for each in members]}
+        return str(self.made("/Groups", body)["id"])
+
+    def reader(self, user: str) -> httpx.Response:
+        return self.client.get("/v1/documents", headers=bearer(self.agent, **{"X-Citadel-Act-For": user}))
+
+    def sees(self, user: str) -> set[str]:
+        return documents_of(self.client, bearer(self.agent, **{"X-Citadel-Act-For": user}))
+
+    def epoch(self) -> int:
+        rows = fetch(self.world, "SELECT access_epoch FROM tenants WHERE id = %s", self.world.tenant_id)
+        return int(rows[0][0])
+
+
+def pushing(world: World, client: httpx.Client) -> Push:
+    return Push(world, client, make_key(world, "directory", "provision"), make_key(world, "agent", "search", "act_for"))
