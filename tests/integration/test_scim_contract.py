@@ -1,9 +1,13 @@
 """SCIM 2.0 to the letter: names, scopes, malformed patches, filters, pages, the epoch and the audit."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+from store import directory
+from store.pool import writing
 from tests.integration.rows import fetch
 from tests.integration.serving import (
     ERROR,
@@ -197,3 +201,18 @@ def test_pushes_at_once_lose_nothing(push: Push) -> None:
         assert sorted(threads.map(create, range(6))) == [201] + [409] * 5
     assert {m["value"] for m in push.call("GET", f"/Groups/{group}").json()["members"]} == set(users)
     assert push.sees("user:u3@acme.example") == {"open", "books"}
+
+
+def test_a_deactivation_is_not_undone_by_a_change_that_began_before_it(push: Push) -> None:
+    tenant_id, user = push.world.tenant_id, UUID(push.user("ana@acme.example"))
+    off = {"op": "replace", "path": "active", "value": False}
+    with ThreadPoolExecutor(1) as threads:
+        with writing(push.world.store) as conn:
+            before = directory.locked_user(conn, tenant_id, user).user
+            answer = threads.submit(push.patch, f"/Users/{user}", off)
+            time.sleep(0.3)  # without the lock, long enough for it to be answered
+            directory.change_user(conn, tenant_id, user, replace(before, profile={"displayName": "Ana"}))
+        assert answer.result().json()["active"] is False
+    told = push.call("GET", f"/Users/{user}").json()
+    assert (told["active"], told["displayName"]) == (False, "Ana")
+    assert push.reader("user:ana@acme.example").status_code == 403
