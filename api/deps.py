@@ -69,11 +69,10 @@ def get_caller(
 
 def _key_caller(service: Service, secret: str, act_for: list[str]) -> Caller:
     with reading_tenant(service.store, None) as conn:
-        found = keys.find_key(conn, secret)
-    if found is None:
+        key = keys.find_key(conn, secret)
+    if key is None:
         raise Unauthenticated
-    key, unnoted = found
-    if unnoted and service.uses.due(key.id):
+    if not key.noted and service.uses.due(key.id):
         keys.note_use(service.store, key)
     return Caller(f"service:{key.name}", key.scopes, _principal(key, act_for))
 

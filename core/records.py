@@ -54,6 +54,7 @@ class ApiKey:
     ceiling: tuple[str, ...] | None
     max_classification: str | None
     require_act_for: bool
+    noted: bool = True  # its last use was written down within a minute
 
 
 @dataclass(frozen=True, slots=True)

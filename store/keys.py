@@ -28,7 +28,7 @@ ADD = """
 """
 FIND = """
     SELECT id, tenant_id, name, scopes, ceiling, max_classification, require_act_for,
-           last_used_at IS NULL OR last_used_at < now() - interval '1 minute'
+           coalesce(last_used_at >= now() - interval '1 minute', false)
     FROM api_keys
     WHERE (secret_hash = %(hash)s OR (previous_hash = %(hash)s AND previous_until > now()))
       AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -95,16 +95,14 @@ def rotate_key(conn: Conn, tenant_id: UUID, name: str, overlap: timedelta) -> tu
     return secret, row[0]
 
 
-def find_key(conn: Conn, secret: str) -> tuple[ApiKey, bool] | None:
-    """The live key with this secret, and whether its last use is to be noted. The look-up is by digest, so its timing
-    tells nothing about the secret."""
+def find_key(conn: Conn, secret: str) -> ApiKey | None:
+    """The live key with this secret. The look-up is by digest, so its timing tells nothing about the secret."""
     row = conn.execute(FIND, {"hash": _digest(secret)}).fetchone()
     if row is None:
         return None
-    key_id, tenant_id, name, scopes, ceiling, max_classification, require_act_for, stale = row
-    key = ApiKey(key_id, tenant_id, name, frozenset(scopes), None if ceiling is None else tuple(ceiling),
-                 max_classification, require_act_for)  # fmt: skip
-    return key, stale
+    key_id, tenant_id, name, scopes, ceiling, max_classification, require_act_for, noted = row
+    return ApiKey(key_id, tenant_id, name, frozenset(scopes), None if ceiling is None else tuple(ceiling),
+                  max_classification, require_act_for, noted)  # fmt: skip
 
 
 def note_use(store: Store, key: ApiKey) -> None:

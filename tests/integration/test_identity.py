@@ -163,8 +163,8 @@ def test_last_use_is_noted_at_most_once_a_minute(place: Place) -> None:
     assert place.ask(secret).status_code == 200
     assert fetch(place.world, query) == first
     with writing(place.world.store) as conn:
-        key, stale = keys.find_key(conn, secret) or (None, True)
-        assert key is not None and not stale
+        key = keys.find_key(conn, secret)
+        assert key is not None and key.noted
         conn.execute("UPDATE api_keys SET last_used_at = now() - interval '61 seconds' WHERE name = 'agent'")
     keys.note_use(place.world.store, key)
     after = fetch(place.world, query)
