@@ -174,7 +174,11 @@ def test_the_epoch_moves_with_what_anybody_holds_and_with_nothing_else(push: Pus
     assert not patched(f"/Groups/{group}", op="remove", **members)
     assert patched(f"/Users/{user}", op="replace", path="userName", value="eva@acme.example")
     assert moved("DELETE", f"/Users/{user}")
+    bo = push.user("bo@acme.example")
+    assert patched(f"/Groups/{group}", op="add", path="members", value=[{"value": bo}])
     assert moved("DELETE", f"/Groups/{group}")
+    empty = push.group("Nobody")
+    assert not moved("DELETE", f"/Groups/{empty}")
 
 
 def test_every_change_is_in_the_audit(push: Push) -> None:
