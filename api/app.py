@@ -9,13 +9,14 @@ from fastapi.concurrency import run_in_threadpool
 from api import docs, errors
 from api.body import BodyLimit
 from api.metrics import Metrics
-from api.routes import access, batch, documents, health, jobs, search, sources
+from api.routes import access, batch, documents, health, jobs, scim, search, sources
 from api.service import Service
 
 DESCRIPTION = """Labelled documents in, permitted and cited context out.
 
-Every call but `/healthz` and `/readyz` needs an API key: `Authorization: Bearer <key>`. A key with the scope `act_for`
-names the end user in `X-Citadel-Act-For`. Errors are RFC 9457 problem documents."""
+Every call but `/healthz` and `/readyz` needs an API key or an OIDC token: `Authorization: Bearer <key or token>`. A key
+with the scope `act_for` names the end user in `X-Citadel-Act-For`; a token speaks for its own. Errors are RFC 9457
+problem documents, and below `/scim/` those of RFC 7644."""
 
 
 def create_app(open_service: Callable[[], AbstractContextManager[Service]], max_body_bytes: int) -> FastAPI:
@@ -33,9 +34,8 @@ def create_app(open_service: Callable[[], AbstractContextManager[Service]], max_
     app = FastAPI(title="Citadel", version="1", description=DESCRIPTION, lifespan=lifespan, responses=errors.RESPONSES,
                   docs_url=None, redoc_url=None)  # fmt: skip
     app.state.metrics = Metrics()
-    for router in (search.router, batch.router, documents.router, jobs.router, sources.router,
-                   access.router, health.router):  # fmt: skip
-        app.include_router(router)
+    for routes in (search, batch, documents, jobs, sources, access, scim, health):
+        app.include_router(routes.router)
     docs.install(app)
     errors.install(app)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes)

@@ -1,5 +1,6 @@
 """Who calls, and with what: the aliases that every route's signature is made of."""
 
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Annotated
 from uuid import UUID, uuid4
@@ -9,35 +10,36 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.refusals import refusals_recorded
 from api.service import Service
+from api.tokens import is_token, verify
 from core.errors import Forbidden, Invalid, InvalidLabel, Unauthenticated
 from core.labels import check_label
 from core.records import ApiKey, Principal
-from store import keys
+from store import access, keys
 from store.pool import reading_tenant
 
-NOBODY = "a valid API key is required: Authorization: Bearer <key>"
 ACT_FOR = "x-citadel-act-for"
 
-_bearer = HTTPBearer(auto_error=False, description="An API key, made by `citadel keys create`.")
+_bearer = HTTPBearer(auto_error=False, description="An API key, made by `citadel keys create`, or an OIDC token.")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated request: the key, and the principal whose sight it uses."""
+    """An authenticated request: what it may do, and the principal whose sight it uses."""
 
-    key: ApiKey
+    actor: str  # as the audit names it: service:<key>, or idp:<provider> of the token
+    scopes: frozenset[str]
     principal: Principal
     request_id: UUID = field(default_factory=uuid4)
 
     @property
-    def actor(self) -> str:
-        """The key as the audit names it."""
-        return f"service:{self.key.name}"
+    def acting_for(self) -> str | None:
+        """The user behind the actor, if any: named by a key, or by the token."""
+        return self.principal.subject if self.principal.via else None
 
     @property
-    def acting_for(self) -> str | None:
-        """The user it acts for, if any."""
-        return self.principal.subject if self.principal.via else None
+    def delegated(self) -> bool:
+        """Whether a key asks in a user's name; a token's user asks in its own."""
+        return self.acting_for is not None and self.actor.startswith("service:")
 
 
 def get_service(request: Request) -> Service:
@@ -53,25 +55,41 @@ def get_caller(
     request: Request,
     service: ServiceDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    act_for: Annotated[str | None, Header(alias="X-Citadel-Act-For", description="The end user: user:<name>.")] = None,
+    act_for: Annotated[
+        str | None, Header(alias="X-Citadel-Act-For", description="The end user, in UTF-8: user:<name>.")
+    ] = None,
 ) -> Caller:
-    """The caller. Raises Unauthenticated without a live key, Forbidden for an identity it may not take."""
+    """The caller. Raises Unauthenticated without a live key or token, Forbidden for an identity it may not take."""
     if credentials is None or len(request.headers.getlist("authorization")) != 1:
-        raise Unauthenticated(NOBODY)
+        raise Unauthenticated
+    named = request.headers.getlist(ACT_FOR)
+    if is_token(credentials.credentials):
+        return _token_caller(service, request, credentials.credentials, named)
+    return _key_caller(service, request, credentials.credentials, named)
+
+
+def _key_caller(service: Service, request: Request, secret: str, act_for: list[str]) -> Caller:
     with reading_tenant(service.store, None) as conn:
-        key = keys.find_key(conn, credentials.credentials)
+        key = keys.find_key(conn, secret)
     if key is None:
-        raise Unauthenticated(NOBODY)
-    with refusals_recorded(service, request, key.tenant_id, f"service:{key.name}"):
-        return Caller(key, _principal(key, [_utf8(name) for name in request.headers.getlist(ACT_FOR)]))
+        raise Unauthenticated
+    if not key.noted and service.uses.due(key.id):
+        keys.note_use(service.store, key)
+    actor = f"service:{key.name}"
+    with refusals_recorded(service, request, key.tenant_id, actor):
+        return Caller(actor, key.scopes, _principal(key, act_for))
 
 
-def _utf8(header: str) -> str:
-    """The header's text. A server hands its bytes over as Latin-1, which would make another user of `user:jürgen`."""
-    try:
-        return header.encode("latin-1").decode()
-    except UnicodeDecodeError as error:
-        raise InvalidLabel("X-Citadel-Act-For is not UTF-8") from error
+def _token_caller(service: Service, request: Request, token: str, act_for: list[str]) -> Caller:
+    bearer = verify(service.store, service.jwks, token)
+    caller = Caller(f"idp:{bearer.provider.name}", frozenset(bearer.provider.scopes), bearer.principal)
+    tenant_id = bearer.principal.tenant_id
+    with refusals_recorded(service, request, tenant_id, caller.actor, caller.acting_for):
+        with reading_tenant(service.store, tenant_id) as conn:
+            access.check_open(conn, bearer.principal)
+        if act_for:
+            raise Forbidden("a token speaks for its own user: leave out X-Citadel-Act-For")
+    return caller
 
 
 def _principal(key: ApiKey, act_for: list[str]) -> Principal:
@@ -82,17 +100,32 @@ def _principal(key: ApiKey, act_for: list[str]) -> Principal:
         return Principal(key.tenant_id, service, key.ceiling, key.max_classification, bypass="operate" in key.scopes)
     if "act_for" not in key.scopes:
         raise Forbidden("this key lacks the scope `act_for`")
-    if len(act_for) != 1 or not act_for[0].startswith("user:"):
+    if len(act_for) != 1:
         raise InvalidLabel("X-Citadel-Act-For names one end user, such as user:ana@acme.example")
-    return Principal(key.tenant_id, check_label(act_for[0]), key.ceiling, key.max_classification, via=service)
+    return Principal(key.tenant_id, _end_user(act_for[0]), key.ceiling, key.max_classification, via=service)
+
+
+def _end_user(header: str) -> str:
+    """The user that the header names. Its bytes are UTF-8, which the framework has read as Latin-1.
+
+    Composed (NFC), as directories' and tokens' names are here: another spelling of the same name would be another user,
+    whom nothing denies. Raises InvalidLabel.
+    """
+    try:
+        user = header.encode("latin-1").decode()
+    except UnicodeError as error:
+        raise InvalidLabel("X-Citadel-Act-For is not UTF-8") from error
+    if not user.startswith("user:") or unicodedata.normalize("NFC", user) != user:
+        raise InvalidLabel("X-Citadel-Act-For names one end user, in NFC, such as user:ana@acme.example")
+    return check_label(user)
 
 
 @dataclass(frozen=True, slots=True)
 class _Needs:
-    """A dependency that lets a caller pass whose key has one of these scopes."""
+    """A dependency that lets a caller pass who has one of these scopes."""
 
     scopes: frozenset[str]
-    itself: bool = False  # for writes: made by the key, not in a user's name
+    itself: bool = False  # for writes: made by the caller, not in a user's name
 
     def __call__(self, request: Request, service: ServiceDep, caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
         with refusals_recorded(service, request, caller.principal.tenant_id, caller.actor, caller.acting_for):
@@ -100,9 +133,9 @@ class _Needs:
         return caller
 
     def _check(self, caller: Caller) -> None:
-        if not self.scopes & caller.key.scopes:
-            raise Forbidden(f"this key lacks the scope {' or '.join(sorted(self.scopes))}")
-        if self.itself and caller.acting_for:
+        if not self.scopes & caller.scopes:
+            raise Forbidden(f"this key or token lacks the scope {' or '.join(sorted(self.scopes))}")
+        if self.itself and caller.delegated:
             raise Forbidden("this call is made by the key itself: leave out X-Citadel-Act-For")
 
 
@@ -110,6 +143,7 @@ Reader = Annotated[Caller, Depends(_Needs(frozenset({"search"})))]
 Writer = Annotated[Caller, Depends(_Needs(frozenset({"ingest"}), itself=True))]
 Watcher = Annotated[Caller, Depends(_Needs(frozenset({"ingest", "operate"}), itself=True))]
 Operator = Annotated[Caller, Depends(_Needs(frozenset({"operate"}), itself=True))]
+Provisioner = Annotated[Caller, Depends(_Needs(frozenset({"provision"}), itself=True))]
 
 
 def get_expected_version(

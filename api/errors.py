@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from api.scim import SCIM_JSON, BadRequest
 from core import errors
 from core.errors import CitadelError
 
@@ -30,6 +31,10 @@ STATUS: tuple[tuple[type[CitadelError], int], ...] = (
     (errors.Retryable, 503),
     (errors.CitadelError, 500),
 )
+
+# What SCIM calls a failure that does not say so itself.
+SCIM_TYPE_OF = {"conflict": "uniqueness", "invalid_filter": "invalidFilter", "invalid": "invalidValue",
+                "invalid_label": "invalidValue"}  # fmt: skip
 
 EXAMPLE = {"type": "urn:citadel:not_found", "title": "Not Found", "status": 404, "code": "not_found",
            "detail": "there is no such document"}  # fmt: skip
@@ -54,9 +59,31 @@ def problem(status: int, code: str, detail: str) -> JSONResponse:
     """A problem document. Nothing in it differs between two requests for the same kind of thing."""
     body = {"type": f"urn:citadel:{code}", "title": HTTPStatus(status).phrase, "status": status, "code": code,
             "detail": detail[:MAX_DETAIL]}  # fmt: skip
-    headers = {429: {"Retry-After": str(RETRY_AFTER_S)}, 503: {"Retry-After": str(RETRY_AFTER_S)},
-               401: {"WWW-Authenticate": "Bearer"}}.get(status)  # fmt: skip
-    return JSONResponse(body, status, headers, PROBLEM_JSON)
+    return JSONResponse(body, status, _headers(status), PROBLEM_JSON)
+
+
+def scim_problem(status: int, detail: str, scim_type: str | None = None) -> JSONResponse:
+    """The same as SCIM has it (RFC 7644, 3.12)."""
+    body = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"], "status": str(status),
+            "detail": detail[:MAX_DETAIL]}  # fmt: skip
+    body |= {"scimType": scim_type} if scim_type else {}
+    return JSONResponse(body, status, _headers(status), SCIM_JSON)
+
+
+def _headers(status: int) -> dict[str, str]:
+    if status in (429, 503):
+        return {"Retry-After": str(RETRY_AFTER_S)}
+    return {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+
+
+def _in_scim(request: Request) -> bool:
+    return request.url.path.startswith("/scim/")
+
+
+def _answer(request: Request, status: int, code: str, detail: str) -> JSONResponse:
+    if _in_scim(request):
+        return scim_problem(status, detail, SCIM_TYPE_OF.get(code))
+    return problem(status, code, detail)
 
 
 def install(app: FastAPI) -> None:
@@ -69,22 +96,28 @@ def install(app: FastAPI) -> None:
 
 def _citadel(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, CitadelError)
-    return problem(status_of(error), error.code, told(error))
+    if isinstance(error, BadRequest):
+        return scim_problem(status_of(error), told(error), error.scim_type)
+    return _answer(request, status_of(error), error.code, told(error))
 
 
 def _validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     places = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()[:5]]
+    if _in_scim(request) and any(e["loc"][0] == "path" for e in error.errors()):  # an id that is no UUID is nobody's
+        return scim_problem(404, "there is no such resource")
+    if _in_scim(request):  # SCIM knows no 422
+        return scim_problem(400, "; ".join(places), "invalidSyntax")
     return problem(422, "invalid", "; ".join(places))
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-    response = problem(error.status_code, code, str(error.detail))
+    response = _answer(request, error.status_code, code, str(error.detail))
     response.headers.update(error.headers or {})  # such as Allow, of a 405
     return response
 
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    return problem(500, "internal", "an unforeseen failure; the server's log names it")
+    return _answer(request, 500, "internal", "an unforeseen failure; the server's log names it")

@@ -36,8 +36,8 @@ def accept(
     kept = submit.submit(
         service.store, service.blobs, tenant_id, submission, default_labels=default_labels, expected=expected
     )
-    audit.record(service.store, tenant_id, "submit", actor=caller.actor, request_id=caller.request_id,
-                 outcome="unchanged" if kept.unchanged else "accepted",
+    audit.record(service.store, tenant_id, "submit", actor=caller.actor, acting_for=caller.acting_for,
+                 request_id=caller.request_id, outcome="unchanged" if kept.unchanged else "accepted",
                  resource=f"document:{kept.document_id}@{kept.version}")  # fmt: skip
     return SubmittedOut(
         document_id=kept.document_id, version=kept.version, job_id=kept.job_id, unchanged=kept.unchanged or None

@@ -19,7 +19,7 @@ ACTOR = "service:cli"
 
 @click.group("keys")
 def keys_group() -> None:
-    """Make, list and revoke API keys."""
+    """Make, list, rotate and revoke API keys."""
 
 
 @keys_group.command(
@@ -68,6 +68,23 @@ def list_keys(settings: Settings, as_json: bool) -> None:
         with writing(store) as conn:
             found = keys.list_keys(conn, tenant_id)
     show(found, as_json, table(found))
+
+
+@keys_group.command("rotate", epilog="Example: citadel keys rotate agent --overlap-hours 24")
+@click.argument("name")
+@click.option("--overlap-hours", type=click.FloatRange(0, 24 * 90), default=24.0, show_default=True,
+              help="How long the old secret still opens the key.")  # fmt: skip
+@as_json
+@pass_settings
+def rotate(settings: Settings, name: str, overlap_hours: float, as_json: bool) -> None:
+    """Give a key a new secret and print it, once. A secret from an earlier rotation dies now."""
+    with opened_store(settings) as store:
+        tenant_id = tenant_of(store, settings)
+        with writing(store) as conn:
+            secret, until = keys.rotate_key(conn, tenant_id, name, timedelta(hours=overlap_hours))
+        audit.record(store, tenant_id, "key.rotate", actor=ACTOR, resource=f"key:{name}",
+                     detail={"old_secret_until": until.isoformat()})  # fmt: skip
+    show({"name": name, "key": secret, "old_secret_until": until}, as_json, secret)
 
 
 @keys_group.command("revoke", epilog="Example: citadel keys revoke agent")

@@ -5,6 +5,7 @@ CitadelError
 │   ├── StoreUnavailable      Postgres did not answer
 │   ├── BrokerUnavailable     Redis did not answer
 │   ├── BlobUnavailable       the blob store did not answer
+│   ├── KeysUnavailable       an identity provider's keys could not be fetched
 │   ├── LeaseLost             another worker holds the job now
 │   ├── NotYetIndexed         the requested change-log position is not visible yet
 │   ├── DeadlineExceeded      a stage ran out of its time
@@ -58,6 +59,12 @@ class BlobUnavailable(Retryable):
     """The blob store did not answer, or has no room."""
 
     code = "blob_unavailable"
+
+
+class KeysUnavailable(Retryable):
+    """An identity provider did not give its keys, or gave what is no JWKS."""
+
+    code = "keys_unavailable"
 
 
 class LeaseLost(Retryable):
@@ -139,9 +146,12 @@ class Denied(Permanent):
 
 
 class Unauthenticated(Denied):
-    """There is no identity, or one that does not hold."""
+    """There is no identity, or one that does not hold: which of the two, and why, the caller is never told."""
 
     code = "unauthenticated"
+
+    def __init__(self) -> None:
+        super().__init__("a valid API key or token is required: Authorization: Bearer <key or token>")
 
 
 class Forbidden(Denied):

@@ -1,12 +1,14 @@
 """Access labels: namespaced strings such as `user:ana@acme.example`, `group:finance`, and `public`."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from core.errors import InvalidLabel
 from core.records import Labels
 
 PUBLIC = "public"
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})  # categories of what is blank or not seen
 _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,31}:[^\s,\x00-\x1f\x7f]{1,200}")
 
 
@@ -17,6 +19,27 @@ def check_label(label: str) -> str:
     raise InvalidLabel(
         f"{label[:80]!r} is not an access label: write `public`, or a namespace and a value such as `group:finance`"
     )
+
+
+def name_label(prefix: str, name: str) -> str:
+    """The label for a name that a directory gave: `group:Sales%20Team` for `Sales Team`. Raises InvalidLabel.
+
+    Names that differ, differ as labels: what a label cannot hold, or hides from the eye (blanks, commas, control and
+    format characters), is percent-encoded (RFC 3986, 2.1), and so is `%` itself; in lower case, so that a folded label
+    is the label of a folded name. Canonically equivalent Unicode is one name (NFC).
+    """
+    return check_label(prefix + "".join(map(_encoded, unicodedata.normalize("NFC", name))))
+
+
+def fold(name: str) -> str:
+    """The name as names are compared that ignore case (RFC 7643, 2.2: `caseExact` false)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
+
+
+def _encoded(character: str) -> str:
+    if character in ",%" or unicodedata.category(character) in _HIDDEN:
+        return "".join(f"%{byte:02x}" for byte in character.encode(errors="surrogatepass"))
+    return character
 
 
 def make_labels(allow: Iterable[str] = (), deny: Iterable[str] = (), classification: str = "internal") -> Labels:

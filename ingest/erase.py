@@ -33,18 +33,20 @@ def erase(
     document_id: UUID,
     *,
     by: str,
+    acting_for: str | None = None,
     expected: int | None = None,
     request_id: UUID | None = None,
     hold: Callable[[Conn], None] = lambda conn: None,
 ) -> Erased:
-    """Hide and erase a document, whoever asks: `by` is who. The transaction that takes it away is made under `hold`.
+    """Hide and erase a document, whoever asks: `by` is who, and `acting_for` for whom.
 
+    The transaction that takes it away is made under `hold`.
     Raises NotFound, VersionConflict, StoreUnavailable: then nothing is changed. What fails after the document is gone
     from every reader is on its tombstone, and is finished by the schedule.
     """
     with writing(store) as conn:
         hold(conn)
-        taken = erasures.take_away(conn, tenant_id, document_id, by, expected, request_id)
+        taken = erasures.take_away(conn, tenant_id, document_id, by, expected, request_id, acting_for)
     try:
         _finish(store, blobs, tenant_id, document_id, taken.blob_keys)
         finished = True

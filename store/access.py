@@ -9,12 +9,13 @@ from uuid import UUID
 import psycopg
 from psycopg.types.json import Jsonb
 
-from core.errors import Conflict, InvalidLabel, NotFound
-from core.labels import check_label
+from core.errors import Conflict, Denied, Forbidden, InvalidLabel, NotFound, Unauthenticated
+from core.labels import check_label, fold
 from core.records import AccessScope, Labels, Principal
 from store.pool import Conn, set_scope
 from store.scopes import Resolved, ScopeCache
 
+CLOSED = "SELECT EXISTS (SELECT FROM closed_subjects WHERE tenant_id = %s AND subject = ANY(%s))"
 # A label set is new to a scope when its transaction was not below the snapshot that the scope was resolved in: ids
 # would not do, since a lower one may be committed after a higher. A transaction that has written may be rolled back,
 # and its epoch with it: nothing of it is kept.
@@ -26,7 +27,7 @@ STATE = """
 """
 VISIBLE = """
     SELECT coalesce(array_agg(v), '{}')
-    FROM visible_label_sets(%(tenant)s, %(subject)s, %(ceiling)s, %(top)s, %(since)s::text::xid8) v
+    FROM visible_label_sets(%(tenant)s, %(subject)s, %(claims)s, %(ceiling)s, %(top)s, %(since)s::text::xid8) v
 """
 EVERY = """
     SELECT coalesce(array_agg(s.id), '{}') FROM label_sets s
@@ -59,14 +60,14 @@ RELABEL = """
     WHERE s.id = %(id)s AND s.tenant_id = %(tenant)s
 """
 FOLLOWING = "SELECT count(*) FROM documents WHERE label_set_id = %s"
-# What stays as it is, is not touched: loading the same groups again moves no epoch.
+# What stays as it is, is not touched: loading the same groups again moves no epoch. What a directory pushed stays too.
 DROP_MEMBERS = """
-    DELETE FROM memberships WHERE tenant_id = %s
+    DELETE FROM memberships WHERE tenant_id = %s AND origin = 'file'
        AND (member, group_label) NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))
 """
 ADD_MEMBERS = """
-    INSERT INTO memberships (tenant_id, member, group_label)
-    SELECT %s, m, g FROM unnest(%s::text[], %s::text[]) AS w (m, g) ON CONFLICT DO NOTHING
+    INSERT INTO memberships (tenant_id, member, group_label, origin)
+    SELECT %s, m, g, 'file' FROM unnest(%s::text[], %s::text[]) AS w (m, g) ON CONFLICT DO NOTHING
 """
 DROP_CLEARANCES = "DELETE FROM clearances WHERE tenant_id = %s AND subject <> ALL (%s::text[])"
 SET_CLEARANCES = """
@@ -82,7 +83,9 @@ def enter_scope(conn: Conn, principal: Principal, kept: ScopeCache | None = None
 
     The epoch and the label sets come from the transaction's own snapshot, so a search that starts after a
     revocation's commit cannot use the old grant. What is `kept` is used when nothing was granted or revoked since.
+    Raises Unauthenticated or Forbidden for a closed subject, whatever is kept.
     """
+    check_open(conn, principal)
     epoch, below, newest, may_keep = conn.execute(STATE, (principal.tenant_id,)).fetchone() or (0, 0, 0, False)
     found = kept.get(principal, epoch) if kept and may_keep else None
     if found is None:
@@ -94,6 +97,19 @@ def enter_scope(conn: Conn, principal: Principal, kept: ScopeCache | None = None
         kept.put(principal, resolved)
     set_scope(conn, resolved.scope)
     return resolved.scope
+
+
+def check_open(conn: Conn, principal: Principal) -> None:
+    """Raises Forbidden towards a service that acts for a closed subject, and Unauthenticated towards the subject."""
+    row = conn.execute(CLOSED, (principal.tenant_id, [principal.subject, fold(principal.subject)])).fetchone()
+    if row is None or row[0]:
+        raise _closed(principal)
+
+
+def _closed(principal: Principal) -> Denied:
+    if principal.via and principal.via.startswith("service:"):
+        return Forbidden(f"{principal.subject} was deactivated by its directory")
+    return Unauthenticated()
 
 
 def _with_new(conn: Conn, principal: Principal, found: Resolved, below: int) -> Resolved:
@@ -111,6 +127,7 @@ def visible_label_sets(conn: Conn, principal: Principal, since: int = 0) -> tupl
     With `since`, of those alone that a transaction of that id or a later one has added.
     """
     values = {"tenant": principal.tenant_id, "subject": principal.subject, "top": principal.max_classification,
+              "claims": list(principal.claims),
               "ceiling": None if principal.ceiling is None else list(principal.ceiling), "since": since}  # fmt: skip
     # of a bypass, the subject's grants do not count; what the credential is cut to does
     row = conn.execute(EVERY if principal.bypass else VISIBLE, values).fetchone()
@@ -188,7 +205,8 @@ def scale_of(conn: Conn, tenant_id: UUID) -> list[str]:
 def replace_groups(
     conn: Conn, tenant_id: UUID, groups: Mapping[str, Sequence[str]], clearances: Mapping[str, str]
 ) -> None:
-    """Make these the tenant's groups (group → members) and clearances (subject → classification).
+    """Make these the tenant's groups (group → members) and clearances (subject → classification); what a directory
+    pushed stays beside them.
 
     Raises InvalidLabel for a label without a namespace or a classification off the scale.
     """

@@ -98,7 +98,13 @@ class Rows:
 
 
 def take_away(
-    conn: Conn, tenant_id: UUID, document_id: UUID, by: str, expected: int | None = None, request_id: UUID | None = None
+    conn: Conn,
+    tenant_id: UUID,
+    document_id: UUID,
+    by: str,
+    expected: int | None = None,
+    request_id: UUID | None = None,
+    acting_for: str | None = None,
 ) -> Taken:
     """Remove the document's rows, bury it, and record who did; after the commit no reader sees it.
 
@@ -119,8 +125,8 @@ def take_away(
     values = (document_id, tenant_id, names[0], digest, by, keys, Jsonb({"rows": asdict(rows), "seq": seq}))
     buried = conn.execute(BURY, values).fetchone()
     assert buried is not None
-    audit.add(conn, tenant_id, "delete", actor=by, resource=f"document:{document_id}", request_id=request_id,
-              detail=asdict(rows))  # fmt: skip
+    audit.add(conn, tenant_id, "delete", actor=by, acting_for=acting_for, resource=f"document:{document_id}",
+              request_id=request_id, detail=asdict(rows))  # fmt: skip
     return Taken(document_id, buried[0], tuple(keys), chunk_ids)
 
 

@@ -21,7 +21,7 @@ DOCUMENT = """
 NAMED = (
     "SELECT d.id, s.name FROM documents d JOIN sources s ON s.id = d.source_id WHERE d.external_id = %s ORDER BY s.name"
 )
-HELD = "SELECT held_labels(%s, %s)"
+HELD = "SELECT held_labels(%s, %s, %s)"
 EDGES = (
     "SELECT member, group_label FROM memberships WHERE tenant_id = %s AND member = ANY(%s) ORDER BY member, group_label"
 )
@@ -33,7 +33,7 @@ CLEARANCE = """
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A label that the principal holds, and a shortest way to it: the principal or `public` first, the label last."""
+    """A label that the principal holds, and a shortest way to it: itself, `public` or a claim first, the label last."""
 
     label: str
     path: tuple[str, ...]
@@ -106,11 +106,12 @@ def document_named(conn: Conn, operator: Principal, name: str) -> UUID:
 
 def held_paths(conn: Conn, asked: Principal) -> dict[str, tuple[str, ...]]:
     """Every label that the principal holds, with a shortest way to it."""
-    (held,) = conn.execute(HELD, (asked.tenant_id, asked.subject)).fetchone() or ([],)
+    (held,) = conn.execute(HELD, (asked.tenant_id, asked.subject, list(asked.claims))).fetchone() or ([],)
     above: dict[str, list[str]] = {}
     for member, group in conn.execute(EDGES, (asked.tenant_id, held)).fetchall():
         above.setdefault(member, []).append(group)
-    paths: dict[str, tuple[str, ...]] = {asked.subject: (asked.subject,), PUBLIC: (PUBLIC,)}
+    own = (asked.subject, PUBLIC, *asked.claims)  # of a closed subject, none is held
+    paths: dict[str, tuple[str, ...]] = {label: (label,) for label in own if label in held}
     waiting = deque(paths)
     while waiting:
         label = waiting.popleft()

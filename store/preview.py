@@ -26,7 +26,7 @@ SUBJECTS = r"""
 """
 # All that decides about a subject but the label sets themselves.
 STANDING = """
-    SELECT s.subject, held_labels(%(tenant)s, s.subject), c.classification
+    SELECT s.subject, held_labels(%(tenant)s, s.subject, '{}'), c.classification
     FROM unnest(%(subjects)s::text[]) AS s (subject)
     LEFT JOIN clearances c ON c.tenant_id = %(tenant)s AND c.subject = s.subject
 """

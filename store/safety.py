@@ -9,6 +9,9 @@ PROTECTED = (
     "chunks",
     "memberships",
     "clearances",
+    "closed_subjects",
+    "scim_users",
+    "scim_groups",
     "label_sets",
     "sources",
     "change_log",
@@ -46,8 +49,9 @@ NEEDED = {
     "chunks": ("EXISTS", "FROM documents"),
 }
 NEEDED |= dict.fromkeys(
-    ("memberships", "clearances", "label_sets", "sources", "change_log", "jobs", "tombstones"), ("scope_tenant()",)
-)
+    ("memberships", "clearances", "closed_subjects", "scim_users", "scim_groups", "label_sets", "sources", "change_log",
+     "jobs", "tombstones"), ("scope_tenant()",)
+)  # fmt: skip
 UNPOLICED = """
     SELECT relname FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
@@ -70,7 +74,7 @@ ELEVATED = """
 EPOCH_TRIGGERS = {
     **{
         table: {"epoch_insert", "epoch_delete", "epoch_update_from", "epoch_update_to", "epoch_truncate"}
-        for table in ("memberships", "clearances", "classifications")
+        for table in ("memberships", "clearances", "classifications", "closed_subjects")
     },
     "label_sets": {"epoch_delete", "epoch_update_from", "epoch_update_to", "epoch_truncate"},
     "tenants": {"epoch"},

@@ -13,6 +13,7 @@ from core.records import AccessScope, Principal
 
 MAX_IDS = 500_000  # label set ids kept, of all scopes: some 25 MB
 ENTRY_IDS = 20  # what an entry costs beside its ids, counted as ids
+CLAIM_IDS = 3  # and what each claim of its principal does
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,11 @@ class ScopeCache:
             if (old := self._kept.get(principal)) is not None:
                 if old.scope.epoch > resolved.scope.epoch:
                     return
-                self._ids -= _size(self._kept.pop(principal))
+                self._ids -= _size(principal, self._kept.pop(principal))
             self._kept[principal] = resolved
-            self._ids += _size(resolved)
+            self._ids += _size(principal, resolved)
             while self._ids > self._max_ids:
-                self._ids -= _size(self._kept.popitem(last=False)[1])
+                self._ids -= _size(*self._kept.popitem(last=False))
 
     def size(self) -> tuple[int, int]:
         """(scopes, label set ids with what entries cost beside) that are kept."""
@@ -59,5 +60,5 @@ class ScopeCache:
             return len(self._kept), self._ids
 
 
-def _size(resolved: Resolved) -> int:
-    return len(resolved.scope.label_set_ids) + ENTRY_IDS
+def _size(principal: Principal, resolved: Resolved) -> int:
+    return len(resolved.scope.label_set_ids) + ENTRY_IDS + CLAIM_IDS * len(principal.claims)

@@ -30,7 +30,7 @@ def get_explanation(
     tenant_id = caller.principal.tenant_id
     with reading_tenant(service.store, tenant_id) as conn:
         found = explain(conn, caller.principal, Principal(tenant_id, subject), document_id)
-    audit.record(service.store, tenant_id, "access.explain", actor=caller.actor, resource=f"document:{document_id}",
-                 request_id=caller.request_id,
+    audit.record(service.store, tenant_id, "access.explain", actor=caller.actor, acting_for=caller.acting_for,
+                 resource=f"document:{document_id}", request_id=caller.request_id,
                  detail={"as": subject, "decision": found.decision, "epoch": found.epoch})  # fmt: skip
     return explanation_out(found)

@@ -112,8 +112,9 @@ def put_labels(
     """Holds for every reader from this answer on. Nothing is embedded."""
     tenant_id = caller.principal.tenant_id
     seq = submit.change_labels(service.store, tenant_id, document_id, body.record(), expected)
-    audit.record(service.store, tenant_id, "label.change", actor=caller.actor, resource=f"document:{document_id}",
-                 request_id=caller.request_id, detail=body.model_dump())  # fmt: skip
+    audit.record(service.store, tenant_id, "label.change", actor=caller.actor, acting_for=caller.acting_for,
+                 resource=f"document:{document_id}", request_id=caller.request_id,
+                 detail=body.model_dump())  # fmt: skip
     return LabelsOut(document_id=document_id, labels=body, seq=seq)
 
 
@@ -121,10 +122,10 @@ def put_labels(
 def delete_document(document_id: UUID, caller: Writer, service: ServiceDep, expected: ExpectedVersion) -> None:
     """Gone from every search from this answer on, with its versions and bytes."""
     tenant_id = caller.principal.tenant_id
-    erased = erase(service.store, service.blobs, tenant_id, document_id, by=caller.actor, expected=expected,
-                   request_id=caller.request_id)  # fmt: skip
+    erased = erase(service.store, service.blobs, tenant_id, document_id, by=caller.actor,
+                   acting_for=caller.acting_for, expected=expected, request_id=caller.request_id)  # fmt: skip
     service.searcher.lexical.forget(erased.chunk_ids)
 
 
 def _may_know_labels(caller: Caller) -> bool:
-    return bool({"ingest", "operate"} & caller.key.scopes) and caller.acting_for is None
+    return bool({"ingest", "operate"} & caller.scopes) and not caller.delegated

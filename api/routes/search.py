@@ -21,4 +21,4 @@ def post_search(body: SearchIn, caller: Reader, service: ServiceDep, request: Re
         answer = search(service.searcher, caller.principal, body.record(), caller.request_id)
     for stage in answer.degraded:
         metrics.degraded.labels(stage).inc()
-    return search_out(answer, operator="operate" in caller.key.scopes and not caller.acting_for)
+    return search_out(answer, operator="operate" in caller.scopes and not caller.delegated)

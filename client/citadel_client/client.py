@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -37,6 +38,7 @@ from citadel_client.wire import Wire
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=3.0)
 POLL_S, MAX_POLL_S = 0.1, 2.0
 HEADER_SAFE = re.compile(r"[\x21-\x7e]+")  # visible ASCII
+NAME = re.compile(r"[^\s\x00-\x1f\x7f]+")  # what a label's value may hold
 
 
 class CitadelClient:
@@ -276,10 +278,11 @@ class CitadelClient:
 
 
 def checked_user(user: str) -> str:
-    """The name itself. Raises ValueError unless a header carries it unchanged."""
-    if HEADER_SAFE.fullmatch(user):
+    """The name itself. Raises ValueError unless a header carries it unchanged: the server reads its bytes as UTF-8, and
+    takes composed Unicode (NFC) only, for another spelling would be another user."""
+    if NAME.fullmatch(user) and unicodedata.is_normalized("NFC", user) and user.isprintable():
         return user
-    raise ValueError(f"{user!r} cannot be acted for: write a principal in visible ASCII, e.g. user:ana@acme.example")
+    raise ValueError(f"{user!r} cannot be acted for: write a principal without blanks, in NFC: user:ana@acme.example")
 
 
 def checked_id(text: UUID | str) -> UUID:

@@ -55,7 +55,8 @@ class Wire:
     ) -> httpx.Response:
         """An answer of a 2xx status whose body is still to be read; the caller closes it. Raises CitadelError."""
         policy = self.retry if repeatable else NEVER
-        named = {**(headers or {}), **({} if self.act_for is None else {ACT_FOR: self.act_for})}
+        given = {**(headers or {}), **({} if self.act_for is None else {ACT_FOR: self.act_for})}
+        named = [(name.encode(), value.encode()) for name, value in given.items()]  # UTF-8; httpx's own is ASCII
         for attempt in count(1):
             try:
                 return self._once(self.http.build_request(method, path, headers=named, **request))

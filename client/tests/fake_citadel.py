@@ -196,7 +196,8 @@ class Handler(BaseHTTPRequestHandler):
         scopes = SCOPES.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
         if scopes is None:
             raise Refused(401, "unauthenticated", "a valid API key is required")
-        user = self.headers.get("X-Citadel-Act-For")
+        header = self.headers.get("X-Citadel-Act-For")
+        user = None if header is None else header.encode("latin-1").decode()
         if user is not None and "act_for" not in scopes:
             raise Refused(403, "forbidden", "this key lacks the scope act_for")
         return Who(scopes, user)

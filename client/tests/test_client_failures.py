@@ -305,7 +305,8 @@ def test_errors_survive_a_process_pool() -> None:
         assert (type(again), str(again)) == (type(error), str(error))
 
 
-@pytest.mark.parametrize("user", ["", " ", "user:ana \r\nX-Admin: 1", "user:zoë@acme.example", "user:a b"])
+@pytest.mark.parametrize("user", ["", " ", "user:ana \r\nX-Admin: 1", "user:zoe\u0308@acme.example", "user:a b",
+                                  "user:a\u00a0b", "user:\ud800", "user:a\x85b"])  # fmt: skip
 def test_a_user_that_no_header_carries_is_never_no_user(user: str) -> None:
     script = Script(httpx.Response(200, json=ANSWER))
     with pytest.raises(ValueError, match="cannot be acted for"):
@@ -313,6 +314,13 @@ def test_a_user_that_no_header_carries_is_never_no_user(user: str) -> None:
     with pytest.raises(ValueError, match="cannot be acted for"):
         CitadelClient("http://citadel.example", "k", act_for=user)
     assert script.asked == []
+
+
+def test_a_user_is_sent_as_utf8() -> None:
+    script = Script(httpx.Response(200, json=ANSWER))
+    scripted(script).acting_for("user:zoë@acme.example").search("x")
+    sent = [value for name, value in script.asked[0].headers.raw if name.lower() == b"x-citadel-act-for"]
+    assert sent == [b"user:zo\xc3\xab@acme.example"]
 
 
 @pytest.mark.parametrize("key", ["", "two words", "line\nbreak"])

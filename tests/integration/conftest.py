@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
 from psycopg import sql
 
+from api.jwks import JwksCache
+from api.service import Service
 from core.records import Document, Job, Labels, Passage, Principal, SearchRequest, Source
 from ingest.attempt import attempt
 from ingest.pipeline import Pipeline
@@ -22,6 +25,19 @@ from retrieval.search import Searcher, search
 from store import access, documents, jobs, sources
 from store.pool import reading_tenant, writing
 from tests.conftest import World
+from tests.integration.serving import (
+    EC,
+    RSA,
+    Clock,
+    KeyServer,
+    NoBroker,
+    Place,
+    Push,
+    key_server,
+    public_jwk,
+    pushing,
+    serving,
+)
 
 ANA, BEN = "user:ana@acme.example", "user:ben@acme.example"  # finance and staff; staff
 
@@ -196,3 +212,42 @@ def site(world: World, pipeline: Pipeline, embedder: CountingEmbedder, tmp_path:
     searcher = Searcher(world.store, world.embedder, RankBm25Index(world.store))
     yield Site(world, pipeline, embedder, searcher, folder, source.id)
     searcher.threads.shutdown(wait=True)
+
+
+# --- identity: a provider's keys, a served tenant, a directory that pushes -----------------------------------------
+
+
+@pytest.fixture
+def published() -> Iterator[KeyServer]:
+    with key_server() as state:
+        state.keys = [public_jwk(RSA, "k1"), public_jwk(EC, "e1")]
+        yield state
+
+
+@pytest.fixture
+def place(world: World, searcher: Searcher, published: KeyServer) -> Iterator[Place]:
+    clock = Clock()
+    service = Service(world.store, world.blobs, searcher, NoBroker(), 2**20, JwksCache(clock=clock))
+    world.add("open", "for all", ("public",))
+    world.add("hers", "for ana", ("user:ana@acme.example",))
+    world.add("books", "for finance", ("group:finance",))
+    world.add("staff", "for staff", ("group:staff",), deny=("group:contractors",))
+    world.groups({"group:staff": ["group:finance", "group:contractors"]})
+    with serving(service) as client:
+        made = Place(world, client, published, clock)
+        made.provider()
+        yield made
+
+
+@pytest.fixture
+def client(world: World, searcher: Searcher) -> Iterator[httpx.Client]:
+    with serving(Service(world.store, world.blobs, searcher, NoBroker(), 2**20, JwksCache())) as opened:
+        yield opened
+
+
+@pytest.fixture
+def push(world: World, client: httpx.Client) -> Push:
+    world.add("open", "for all", ("public",))
+    world.add("hers", "for ana", ("user:ana@acme.example",))
+    world.add("books", "for finance", ("group:Finance",))
+    return pushing(world, client)

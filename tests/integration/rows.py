@@ -12,7 +12,8 @@ from store.pool import reading_tenant, writing
 from tests.conftest import World
 
 CONTENT = ("documents", "versions", "chunks", "vectors_1")
-TENANTS_OWN = ("memberships", "clearances", "label_sets", "sources", "change_log", "jobs")
+TENANTS_OWN = ("memberships", "clearances", "closed_subjects", "scim_users", "scim_groups", "label_sets", "sources",
+               "change_log", "jobs")  # fmt: skip
 
 
 def on(statement: LiteralString, table: str) -> sql.Composed:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from core.errors import NotFound
 from core.labels import make_labels
-from core.records import AccessScope, Labels, Principal, SearchRequest
+from core.records import AccessScope, DirectoryGroup, DirectoryUser, Labels, Principal, SearchRequest
 from retrieval.search import Searcher, search
-from store import access, chunks, documents, erase
+from store import access, chunks, directory, documents, erase
 from store.pool import reading_tenant, set_scope, writing
 from store.profiles import SCALE, ensure_tenant
 from tests.conftest import World
@@ -40,11 +40,15 @@ class Graph:
 
     memberships: frozenset[tuple[str, str]]
     clearances: dict[str, str]
+    closed: frozenset[str] = frozenset()
 
 
-def held_by(graph: Graph, subject: str) -> set[str]:
-    """Reference: the subject, `public`, and whatever is reached over memberships, by a fixed point."""
-    held = {subject, "public"}
+def held_by(graph: Graph, subject: str, claims: tuple[str, ...] = ()) -> set[str]:
+    """Reference: the subject, `public`, its token's claims, and whatever is reached over memberships, by a fixed point;
+    nothing for a closed subject."""
+    if subject in graph.closed:
+        return set()
+    held = {subject, "public", *claims}
     while more := {group for member, group in graph.memberships if member in held} - held:
         held |= more
     return held
@@ -52,7 +56,7 @@ def held_by(graph: Graph, subject: str) -> set[str]:
 
 def may_see(graph: Graph, who: Principal, labels: Labels) -> bool:
     """Reference: an allowed label held and within the ceiling, no denied one held, cleared by subject and key."""
-    held = held_by(graph, who.subject)
+    held = held_by(graph, who.subject, who.claims)
     usable = held if who.ceiling is None else held & set(who.ceiling)
     limits = [graph.clearances.get(who.subject, "internal")]
     limits += [] if who.max_classification is None else [who.max_classification]
@@ -64,6 +68,7 @@ graphs = st.builds(
     Graph,
     st.frozensets(st.tuples(st.sampled_from(MEMBERS), st.sampled_from(GROUPS)), max_size=10),
     st.dictionaries(st.sampled_from((*PEOPLE, "group:a")), st.sampled_from(SCALE), max_size=4),
+    st.frozensets(st.sampled_from(PEOPLE), max_size=1),
 )
 label_sets = st.builds(
     make_labels,
@@ -77,6 +82,7 @@ principals = st.builds(
     st.sampled_from(PEOPLE),
     st.none() | st.lists(st.sampled_from(ANY_LABEL), max_size=4).map(tuple),
     st.none() | st.sampled_from((*SCALE, "no such class")),
+    claims=st.lists(st.sampled_from(GROUPS), max_size=2, unique=True).map(tuple),
 )
 
 
@@ -93,6 +99,8 @@ def test_visible_agrees_with_the_reference_on_random_graphs(world: World) -> Non
             tenant = ensure_tenant(conn, uuid.uuid4().hex, world.profile.id)
             members = {g: [m for m, above in graph.memberships if above == g] for g in GROUPS}
             access.replace_groups(conn, tenant, members, graph.clearances)
+            for subject in graph.closed:
+                conn.execute("INSERT INTO closed_subjects (tenant_id, subject) VALUES (%s, %s)", (tenant, subject))
             ids = {access.intern_labels(conn, tenant, labels): labels for labels in wanted}
         for asker in askers:
             with reading_tenant(world.store, tenant) as conn:
@@ -216,6 +224,9 @@ def test_a_tenants_own_tables_show_no_row_of_another(world: World, neighbour: Wo
     for each in (world, neighbour):
         each.groups({"group:g": ["user:ana"]}, {"user:ana": "public"})
         each.add("d", "text")
+        with writing(each.store) as conn:
+            directory.create_user(conn, each.tenant_id, DirectoryUser("ben", active=False))
+            directory.create_group(conn, each.tenant_id, DirectoryGroup("g"), [])
     with reading_tenant(world.store, world.tenant_id) as conn:
         for table in TENANTS_OWN:
             owners = conn.execute(on("SELECT DISTINCT tenant_id FROM {}", table)).fetchall()

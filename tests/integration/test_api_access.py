@@ -39,6 +39,14 @@ ROUTES: dict[tuple[str, str], frozenset[str] | None] = {
     ("get", "/healthz"): None,
     ("get", "/readyz"): None,
 }
+# The directory's routes answer in SCIM's form.
+SCIM_ROUTES = {
+    *((method, f"/scim/v2/{kind}s") for kind in ("User", "Group") for method in ("get", "post")),
+    *((method, f"/scim/v2/{kind}s/{{{kind.lower()}_id}}") for kind in ("User", "Group")
+      for method in ("get", "put", "patch", "delete")),
+    ("get", "/scim/v2/ServiceProviderConfig"),
+    ("get", "/scim/v2/ResourceTypes"),
+}  # fmt: skip
 READING = {route for route, scopes in ROUTES.items() if scopes == frozenset({"search"})}
 GUARDED = {route: scopes for route, scopes in ROUTES.items() if scopes}
 
@@ -67,7 +75,7 @@ def same(one: Any, two: Any) -> bool:
 
 def test_every_route_is_registered(api: Api) -> None:
     told = api.http.get("/openapi.json").json()["paths"]
-    assert {(method, path) for path, methods in told.items() for method in methods} == set(ROUTES)
+    assert {(method, path) for path, methods in told.items() for method in methods} == {*ROUTES, *SCIM_ROUTES}
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------
@@ -84,6 +92,7 @@ def test_without_a_live_key_every_route_answers_alike(api: Api) -> None:
         {"Authorization": "Bearer ck_wrong"}, {"Authorization": live.removeprefix("Bearer ")},
         {"Authorization": live.replace("Bearer", "Basic")}, {"Authorization": live[:-1]}, {"Authorization": live + "x"},
         {"Authorization": "Bearer " + "x" * 5000}, {"X-Citadel-Act-For": ANA},
+        {"Authorization": "Bearer a.b.c"},
     ]  # fmt: skip
     for route in GUARDED:
         answers = [call(api, route, headers) for headers in wrong]
@@ -91,6 +100,15 @@ def test_without_a_live_key_every_route_answers_alike(api: Api) -> None:
         assert answers[0].headers["content-type"] == "application/problem+json"
         assert all(same(answers[0], answer) for answer in answers), route
     assert call(api, ("get", "/v1/documents"), {"Authorization": live}).status_code == 200
+
+
+def test_without_a_live_key_every_route_of_the_directory_answers_alike(api: Api) -> None:
+    wrong = [{}, {"Authorization": "Bearer ck_wrong"}, {"Authorization": "Bearer a.b.c"}, {"X-Citadel-Act-For": ANA}]
+    for route in SCIM_ROUTES:
+        answers = [call(api, route, headers) for headers in wrong]
+        assert answers[0].status_code == 401 and answers[0].headers["www-authenticate"] == "Bearer", route
+        assert answers[0].headers["content-type"] == "application/scim+json"
+        assert all(same(answers[0], answer) for answer in answers), route
 
 
 def test_two_authorizations_are_none(api: Api) -> None:
@@ -101,8 +119,11 @@ def test_two_authorizations_are_none(api: Api) -> None:
 
 
 def test_a_key_opens_what_its_scopes_say(api: Api) -> None:
-    for scope in SCOPES:
+    for scope in (*SCOPES, "provision"):
         headers = api.key(scope, scope)
+        for route in SCIM_ROUTES:
+            allowed = call(api, route, headers).status_code not in (401, 403)
+            assert allowed == (scope == "provision"), (scope, route)
         for route, needed in GUARDED.items():
             answer = call(api, route, headers)
             if scope in needed:

@@ -51,7 +51,10 @@ def test_half_a_scope_shows_no_content(world: World, app: psycopg.Connection) ->
 
 
 FORBIDDEN = [
-    *(f"INSERT INTO {t} DEFAULT VALUES" for t in (*CONTENT, *TENANTS_OWN, "tenants", "api_keys", "profiles")),
+    *(
+        f"INSERT INTO {t} DEFAULT VALUES"
+        for t in (*CONTENT, *TENANTS_OWN, "tenants", "api_keys", "identity_providers", "profiles")
+    ),
     *(f"DELETE FROM {t}" for t in (*CONTENT, *TENANTS_OWN, "tenants", "api_keys", "audit")),  # noqa: S608
     *(f"TRUNCATE {t} CASCADE" for t in (*CONTENT, *TENANTS_OWN)),
     *(f"COPY {t} FROM STDIN" for t in (*CONTENT, *TENANTS_OWN)),
@@ -68,6 +71,9 @@ FORBIDDEN = [
     "UPDATE clearances SET classification = 'restricted'",
     "UPDATE tenants SET default_clearance = 'restricted'",
     "UPDATE api_keys SET scopes = '{operate}'",
+    "UPDATE api_keys SET last_used_at = now()",
+    "UPDATE identity_providers SET issuer = 'https://id.evil.example'",
+    "DELETE FROM identity_providers",
     "UPDATE jobs SET state = 'done'",
     "UPDATE audit SET actor = 'nobody'",
     "SELECT * FROM audit",
