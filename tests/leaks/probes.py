@@ -347,6 +347,23 @@ def probe_explain(run: Run, caller: Caller) -> None:
             run.leak(caller, f"explain: {answer.status_code}")
 
 
+SCIM_ROUTES = (
+    *((method, f"/scim/v2/{kind}") for kind in ("Users", "Groups") for method in ("get", "post")),
+    *((method, f"/scim/v2/{path}") for path in ("Users/{user_id}", "Groups/{group_id}")
+      for method in ("get", "put", "patch", "delete")),
+    ("get", "/scim/v2/ResourceTypes"),
+    ("get", "/scim/v2/ServiceProviderConfig"),
+)  # fmt: skip
+
+
+def probe_scim(run: Run, caller: Caller) -> None:
+    """A directory's routes are for keys with the scope `provision`, which no reader of documents has."""
+    for method, path in SCIM_ROUTES:
+        answer = ask(run, caller, method.upper(), path, at=ABSENT, **({} if method == "get" else {"json": {}}))
+        if answer.status_code != 403:
+            run.leak(caller, f"{method} {path}: {answer.status_code}")
+
+
 def probe_sources(run: Run, caller: Caller) -> None:
     """Sources are a tenant's, and for its writers."""
     answer = ask(run, caller, "GET", "/v1/sources")

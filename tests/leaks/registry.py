@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from tests.leaks.probes import PROBES, Tally
+from tests.leaks.probes import PROBES, SCIM_ROUTES, Tally
 
 ROUTES: dict[tuple[str, str], str] = {
     ("post", "/v1/search"): "search_all",
@@ -32,6 +32,7 @@ ROUTES: dict[tuple[str, str], str] = {
     ("get", "/readyz"): "open_routes",
     ("get", "/openapi.json"): "open_routes",
     ("get", "/docs"): "open_routes",
+    **dict.fromkeys(SCIM_ROUTES, "scim"),
 }
 # Mounted folders of files, outside of the API's routes: the path, and why no document can be in it.
 MOUNTS = {"/docs/assets": "files of the package swagger_ui, read from its own folder"}
