@@ -19,6 +19,7 @@ from cli.up import KEY_FILE, bring_up, take_down
 from core.config import Settings
 from core.errors import CitadelError, Conflict, Misconfigured
 from core.records import Labels
+from embedded.supervisor import Supervisor
 from eval.golden import read_golden
 from eval.report import make_report, to_dict
 from eval.run import run_golden
@@ -43,7 +44,6 @@ Say = Callable[[str], None]
 @pass_settings
 def demo(settings: Settings, example: Path, question: str, as_json: bool) -> None:
     """Start the stack, ingest the example company, ask as two people, run its golden set, stop."""
-    from embedded.supervisor import Supervisor
 
     def say(text: str) -> None:
         click.echo(text, err=as_json)

@@ -15,6 +15,8 @@ from cli.stack import open_service, opened_store
 from cli.up import bring_up, take_down
 from core.config import Settings
 from core.errors import Misconfigured
+from embedded.supervisor import Supervisor, supervise
+from store.broker import RedisBroker
 
 
 @click.command(epilog="Example: citadel up    (Ctrl-C stops everything)")
@@ -24,8 +26,6 @@ def up(settings: Settings) -> None:
 
     CITADEL_DATABASE_URL and CITADEL_REDIS_URL replace the embedded servers by your own.
     """
-    from embedded.supervisor import Supervisor, supervise
-
     os.umask(0o077)  # what is written beside the data is for its owner
 
     def start(supervisor: Supervisor) -> None:
@@ -82,7 +82,6 @@ def beat(settings: Settings) -> None:
 @pass_settings
 def dispatch(settings: Settings) -> None:
     """Hand committed jobs to the workers, and again what the broker lost. More than one does no harm."""
-    from store.broker import RedisBroker
     from workers.app import make_app
     from workers.dispatch import dispatch_forever
 
