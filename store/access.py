@@ -12,18 +12,28 @@ from psycopg.types.json import Jsonb
 from core.errors import Conflict, Denied, Forbidden, InvalidLabel, NotFound, Unauthenticated
 from core.labels import check_label, fold
 from core.records import AccessScope, Labels, Principal
-from store.pool import Conn, set_scope
+from store.pool import Conn, scope_settings, set_scope
 from store.scopes import Resolved, ScopeCache
 
 CLOSED = "SELECT EXISTS (SELECT FROM closed_subjects WHERE tenant_id = %s AND subject = ANY(%s))"
 # A label set is new to a scope when its transaction was not below the snapshot that the scope was resolved in: ids
 # would not do, since a lower one may be committed after a higher. A transaction that has written may be rolled back,
-# and its epoch with it: nothing of it is kept.
-STATE = """
-    SELECT t.access_epoch, pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-           (SELECT s.xid::text::bigint FROM label_sets s WHERE s.tenant_id = t.id ORDER BY s.xid DESC LIMIT 1),
-           pg_current_xact_id_if_assigned() IS NULL
-    FROM tenants t WHERE t.id = %s
+# and its epoch with it: nothing of it is kept. A kept scope that still holds is entered by the same statement, for a
+# round trip costs as much as all the rest.
+ENTER = """
+    WITH now AS MATERIALIZED (
+        SELECT t.access_epoch AS epoch, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS below,
+               coalesce((SELECT s.xid::text::bigint FROM label_sets s WHERE s.tenant_id = t.id
+                         ORDER BY s.xid DESC LIMIT 1), 0) AS newest,
+               pg_current_xact_id_if_assigned() IS NULL AS may_keep,
+               EXISTS (SELECT FROM closed_subjects WHERE tenant_id = t.id AND subject = ANY(%(subjects)s)) AS closed
+        FROM tenants t WHERE t.id = %(tenant)s
+    )
+    SELECT epoch, below, may_keep, closed,
+           CASE WHEN may_keep AND NOT closed AND epoch = %(epoch)s AND newest < %(decided)s
+                THEN (SELECT count(set_config(name, value, true)) FROM unnest(%(names)s::text[], %(values)s::text[])
+                      AS setting (name, value)) END AS entered
+    FROM now
 """
 VISIBLE = """
     SELECT coalesce(array_agg(v), '{}')
@@ -85,18 +95,35 @@ def enter_scope(conn: Conn, principal: Principal, kept: ScopeCache | None = None
     revocation's commit cannot use the old grant. What is `kept` is used when nothing was granted or revoked since.
     Raises Unauthenticated or Forbidden for a closed subject, whatever is kept.
     """
-    check_open(conn, principal)
-    epoch, below, newest, may_keep = conn.execute(STATE, (principal.tenant_id,)).fetchone() or (0, 0, 0, False)
-    found = kept.get(principal, epoch) if kept and may_keep else None
-    if found is None:
+    found = kept.get(principal) if kept else None
+    epoch, below, may_keep, closed, entered = _enter(conn, principal, found)
+    if closed:
+        raise _closed(principal)
+    if found and entered:
+        return found.scope
+    if found and may_keep and found.scope.epoch == epoch:
+        resolved = _with_new(conn, principal, found, below)
+    else:
         ids = visible_label_sets(conn, principal)
         resolved = Resolved(AccessScope(principal.tenant_id, principal.subject, ids, epoch), below)
-    else:
-        resolved = found if newest is None or newest < found.below else _with_new(conn, principal, found, below)
-    if kept and may_keep and resolved is not found:
+    if kept and may_keep:
         kept.put(principal, resolved)
     set_scope(conn, resolved.scope)
     return resolved.scope
+
+
+def _enter(conn: Conn, principal: Principal, found: Resolved | None) -> tuple[int, int, bool, bool, int | None]:
+    """(epoch, below, whether it may be kept, whether the subject is closed, settings made if `found` still holds)."""
+    settings = scope_settings(found.scope) if found else {}
+    values = {
+        "tenant": principal.tenant_id,
+        "subjects": [principal.subject, fold(principal.subject)],
+        "epoch": found.scope.epoch if found else None,
+        "decided": found.below if found else None,
+        "names": list(settings),
+        "values": list(settings.values()),
+    }
+    return conn.execute(ENTER, values).fetchone() or (0, 0, False, False, None)
 
 
 def check_open(conn: Conn, principal: Principal) -> None:

@@ -29,6 +29,7 @@ SET_SCOPE = """
     SELECT set_config('citadel.tenant', %s, true), set_config('citadel.label_sets', %s, true),
            set_config('citadel.label_base', %s, true), set_config('citadel.label_bits', %s, true)
 """
+SETTINGS = ("citadel.tenant", "citadel.label_sets", "citadel.label_base", "citadel.label_bits")
 
 USE_SNAPSHOT = "SET TRANSACTION SNAPSHOT {}"
 TOO_MUCH = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex)
@@ -103,9 +104,14 @@ def reading_tenant(store: Store, tenant_id: UUID | None) -> Iterator[Conn]:
 
 
 def set_scope(conn: Conn, scope: AccessScope) -> None:
-    """From here to its end, this transaction sees what the scope shows. Set in whichever form is the shorter."""
+    """From here to its end, this transaction sees what the scope shows."""
+    conn.execute(SET_SCOPE, tuple(scope_settings(scope).values()))
+
+
+def scope_settings(scope: AccessScope) -> dict[str, str]:
+    """What a transaction that sees the scope is set to, in whichever form is the shorter."""
     form = ("", str(scope.base), scope.bits) if scope.dense else (scope.array, "", "")
-    conn.execute(SET_SCOPE, (str(scope.tenant_id), *form))
+    return dict(zip(SETTINGS, (str(scope.tenant_id), *form), strict=True))
 
 
 def export_snapshot(conn: Conn) -> str:

@@ -33,13 +33,12 @@ class ScopeCache:
         self._kept: OrderedDict[Principal, Resolved] = OrderedDict()
         self._ids = 0
 
-    def get(self, principal: Principal, epoch: int) -> Resolved | None:
-        """What the principal's scope came to at this epoch, if it is kept."""
+    def get(self, principal: Principal) -> Resolved | None:
+        """What the principal's scope last came to, if it is kept. It holds at its own epoch alone: compare."""
         with self._lock:
             found = self._kept.get(principal)
-            if found is None or found.scope.epoch != epoch:
-                return None
-            self._kept.move_to_end(principal)
+            if found is not None:
+                self._kept.move_to_end(principal)
             return found
 
     def put(self, principal: Principal, resolved: Resolved) -> None:

@@ -92,7 +92,7 @@ def test_what_a_transaction_resolves_of_its_own_changes_is_not_kept(world: World
         access.replace_groups(conn, world.tenant_id, {"group:staff": [ANA]}, {})
         assert access.enter_scope(conn, world.who(ANA), world.store.scopes).label_set_ids
         raise RuntimeError
-    cached = world.store.scopes.get(world.who(ANA), before.epoch)
+    cached = world.store.scopes.get(world.who(ANA))
     assert cached is not None and cached.scope.label_set_ids == ()
     assert world.store.scopes.size()[0] == 1
 
@@ -102,19 +102,18 @@ def test_a_scope_of_an_older_epoch_never_replaces_a_newer_one() -> None:
     newer = Resolved(AccessScope(who.tenant_id, ANA, (2,), 8), 1)
     cache.put(who, newer)
     cache.put(who, Resolved(AccessScope(who.tenant_id, ANA, (1, 2), 7), 1))
-    assert cache.get(who, 8) is newer
-    assert cache.get(who, 7) is None
+    assert cache.get(who) is newer
 
 
 def test_the_cache_is_bounded_and_drops_what_was_not_used_for_longest() -> None:
     cache = ScopeCache(max_ids=1000)
     people = [Principal(UUID(int=1), f"user:p{n}") for n in range(30)]
     for person in people:
-        cache.get(people[0], 1)
+        cache.get(people[0])
         cache.put(person, Resolved(AccessScope(person.tenant_id, person.subject, tuple(range(80)), 1), 1))
     scopes, ids = cache.size()
     assert ids <= 1000 and 5 < scopes < 30
-    assert cache.get(people[0], 1) and cache.get(people[-1], 1) and not cache.get(people[5], 1)
+    assert cache.get(people[0]) and cache.get(people[-1]) and not cache.get(people[5])
     cache.put(people[0], Resolved(AccessScope(UUID(int=1), "user:p0", tuple(range(5000)), 1), 1))
     assert cache.size() == (0, 0)  # too large to keep at all
 
@@ -151,7 +150,7 @@ def test_an_older_snapshot_takes_nothing_from_what_a_newer_one_resolved(world: W
         mine = intern(world, ANA)
         assert kept(world).label_set_ids == (mine,)
         access.enter_scope(older, world.who(ANA), world.store.scopes)
-    found = world.store.scopes.get(world.who(ANA), epoch)
+    found = world.store.scopes.get(world.who(ANA))
     assert found is not None and found.scope.label_set_ids == (mine,)
     assert kept(world).label_set_ids == (mine,)
 
