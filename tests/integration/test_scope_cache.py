@@ -87,7 +87,7 @@ def test_tenants_with_the_same_names_share_no_scope(world: World, neighbour: Wor
 def test_what_a_transaction_resolves_of_its_own_changes_is_not_kept(world: World) -> None:
     """Its epoch may come again, with other grants, once it is rolled back."""
     intern(world, "group:staff")
-    before = kept(world)
+    kept(world)
     with pytest.raises(RuntimeError), writing(world.store) as conn:
         access.replace_groups(conn, world.tenant_id, {"group:staff": [ANA]}, {})
         assert access.enter_scope(conn, world.who(ANA), world.store.scopes).label_set_ids
@@ -144,7 +144,7 @@ def test_a_label_set_that_commits_after_a_later_one_is_found(world: World, write
 
 
 def test_an_older_snapshot_takes_nothing_from_what_a_newer_one_resolved(world: World, writers: list[Conn]) -> None:
-    epoch = kept(world).epoch
+    kept(world)
     with reading_tenant(world.store, world.tenant_id) as older:
         older.execute("SELECT 1 FROM tenants")  # its snapshot is taken
         mine = intern(world, ANA)
