@@ -9,6 +9,7 @@ CitadelError
 │   ├── LeaseLost             another worker holds the job now
 │   ├── NotYetIndexed         the requested change-log position is not visible yet
 │   ├── DeadlineExceeded      a stage ran out of its time
+│   ├── Resting               a dependency failed again and again, and is left alone for a moment
 │   └── Overloaded            too much work is in flight
 └── Permanent                 the same call will fail again
     ├── Invalid               the input breaks a rule that its author can mend
@@ -83,6 +84,12 @@ class DeadlineExceeded(Retryable):
     """A stage ran out of its time."""
 
     code = "deadline_exceeded"
+
+
+class Resting(Retryable):
+    """A dependency failed again and again, and is left alone for a moment."""
+
+    code = "resting"
 
 
 class Overloaded(Retryable):

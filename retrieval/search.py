@@ -13,6 +13,7 @@ from models.reranker import Reranker
 from retrieval.assemble import assemble
 from retrieval.fuse import convex
 from retrieval.lexical import LexicalIndex
+from retrieval.questions import Questions
 from retrieval.rerank import rerank
 from retrieval.stages import Stages, StageThreads
 from retrieval.trail import record_search
@@ -36,6 +37,7 @@ class Searcher:
     rerankers: Mapping[str, Reranker] = field(default_factory=dict)
     deadline_s: float = 10.0
     at_least_wait_s: float = 5.0
+    questions: Questions = field(default_factory=Questions)
     threads: StageThreads = field(default_factory=lambda: StageThreads(SEARCHES))
     slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(SEARCHES))
 
@@ -70,7 +72,7 @@ def _audited(searcher: Searcher, principal: Principal, request: SearchRequest, r
 def _search(
     searcher: Searcher, principal: Principal, request: SearchRequest, request_id: UUID
 ) -> tuple[SearchAnswer, AccessScope]:
-    stages = Stages(time.monotonic() + searcher.deadline_s, searcher.threads)
+    stages = Stages(searcher.deadline_s, searcher.threads)
     where = compile_filter(request.filters)
     _check(searcher, request)
     _await_position(searcher, principal.tenant_id, request.at_least)
@@ -99,7 +101,7 @@ def _search(
 
 
 def _dense(searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float) -> list[Candidate]:
-    vectors = searcher.embedder.embed_queries(questions)
+    vectors = searcher.questions.vectors(searcher.embedder, questions)
     with reading(searcher.store, view, timeout_s) as conn:
         return _best_of([chunks.nearest(conn, scan, vector, POOL) for vector in vectors])
 

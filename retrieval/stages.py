@@ -30,6 +30,8 @@ class StageThreads:
 
 log = logging.getLogger("citadel.search")
 
+LEG_SHARE = 0.5  # of the search's time, for the legs: the rest is for reading, reranking and assembling
+
 
 @dataclass(frozen=True, slots=True)
 class Leg:
@@ -37,14 +39,16 @@ class Leg:
 
     name: str
     started: float
+    deadline: float  # on time.monotonic's clock
     future: Future[list[Candidate]]
 
 
 class Stages:
     """Collects `activity` and `degraded` of one search."""
 
-    def __init__(self, deadline: float, threads: StageThreads) -> None:
-        self._deadline = deadline  # on time.monotonic's clock
+    def __init__(self, deadline_s: float, threads: StageThreads) -> None:
+        started = time.monotonic()
+        self._deadline, self._legs_until = started + deadline_s, started + LEG_SHARE * deadline_s
         self._threads = threads
         self._activity: list[Stage] = []
         self._degraded: list[str] = []
@@ -58,15 +62,17 @@ class Stages:
         self._activity.append(Stage(name, _ms_since(started), detail))
 
     def start(self, name: str, leg: Callable[..., list[Candidate]], *arguments: Any) -> Leg:
-        """Run a leg beside others; it is given what is left of the deadline as its last argument."""
-        return Leg(name, time.monotonic(), self._threads.submit(name, leg, *arguments, self.left_s()))
+        """Run a leg beside others; it is given the seconds that it has as its last argument."""
+        started = time.monotonic()
+        left_s = max(0.001, self._legs_until - started)
+        return Leg(name, started, started + left_s, self._threads.submit(name, leg, *arguments, left_s))
 
     def finish(self, leg: Leg | Literal[False]) -> list[Candidate]:
         """The leg's candidates; none, and `degraded`, when it is late or broken."""
         if not leg:
             return []
         try:
-            found = leg.future.result(timeout=self.left_s())
+            found = leg.future.result(timeout=max(0.001, leg.deadline - time.monotonic()))
         except Permanent:  # the request's own fault, or the installation's: no answer is right
             raise
         except Exception as error:  # noqa: BLE001  late or broken: the answer goes on without it, and says so
