@@ -11,7 +11,8 @@ from core.records import Citation, Mode, Principal, SearchAnswer, SearchRequest
 from eval.golden import GoldenQuery, GoldenSet
 
 # The measures look at the first k passages. More are asked for, because a forbidden document is a leak at any rank:
-# the search orders what it may show before it cuts, so asking for more does not change the first k.
+# the search orders what it may show before it cuts, so asking for more does not change which the first k are (they may
+# be longer by a neighbour that came further down).
 DEPTH = 5
 
 Search = Callable[[Principal, SearchRequest], SearchAnswer]

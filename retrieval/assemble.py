@@ -1,21 +1,48 @@
 """From ranked chunks to what an agent reads: numbered passages, their citations, and one context string."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from core.records import ChunkRow, Citation, FusedCandidate, Passage
+from store.documents import Span
+
+MERGED = 3  # chunks that one passage may be of: some 600 tokens, a page
+SHINGLE = 4  # words; Broder, On the resemblance and containment of documents, 1997
+ALIKE = 0.9  # resemblance from which a passage says nothing new
+LEAST_SHINGLES = 12  # of a text that is compared: in a shorter one, one word is a difference
 
 CountTokens = Callable[[Sequence[str]], list[int]]
+ReadSpans = Callable[[Sequence[Span]], dict[Span, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One passage to be: neighbouring chunks of a version in the order of its text, and the best-ranked one."""
+
+    best: FusedCandidate
+    chunks: tuple[ChunkRow, ...]
+
+    @property
+    def span(self) -> Span:
+        """From the first chunk's start to the last one's end."""
+        first = self.chunks[0]
+        return Span(first.document_id, first.version, first.start, self.chunks[-1].end)
+
+    def alone(self) -> "Group":
+        """Without its neighbours."""
+        return replace(self, chunks=tuple(row for row in self.chunks if row.chunk_id == self.best.chunk_id))
 
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """The passages that fit, and how many did not."""
+    """The passages that fit, how many did not, and how many were left out because another said the same."""
 
     passages: tuple[Passage, ...]
     context: str
     over_budget: int
+    duplicates: int
 
 
 def assemble(
@@ -24,26 +51,78 @@ def assemble(
     top_k: int,
     max_tokens: int | None,
     count_tokens: CountTokens,
+    read_spans: ReadSpans,
 ) -> Assembled:
     """The first `top_k` of those candidates whose rows the caller may read, within `max_tokens` of context.
 
-    A passage over the budget is left out, and counted; smaller ones behind it may still fit.
+    Neighbours of one version are one passage, at the place of the better one; a near-duplicate of a passage before it
+    is left out. A passage over the budget goes without its neighbours, or is left out and counted; smaller ones behind
+    it may still fit. `read_spans` gives the text of merged spans, without those that cannot be read any more.
     """
-    chosen = [candidate for candidate in ranked if candidate.chunk_id in rows][:top_k]
+    groups, duplicates = _grouped([c for c in ranked if c.chunk_id in rows], rows, top_k)
+    merged = read_spans([group.span for group in groups if len(group.chunks) > 1])
     left = max_tokens
     kept: list[Passage] = []
-    for candidate in chosen:
-        passage = _passage(len(kept) + 1, candidate, rows[candidate.chunk_id])
-        if left is not None:
-            cost = count_tokens([_in_context(passage)])[0]  # with its line of origin: a title may be long
-            if cost > left:
-                continue
-            left -= cost
-        kept.append(passage)
-    return Assembled(tuple(kept), "\n\n".join(map(_in_context, kept)), len(chosen) - len(kept))
+    for group in groups:
+        for passage in _forms(len(kept) + 1, group, merged):
+            cost = 0 if left is None else count_tokens([_in_context(passage)])[0]  # with its line of origin
+            if left is None or cost <= left:
+                left = None if left is None else left - cost
+                kept.append(passage)
+                break
+    context = "\n\n".join(map(_in_context, kept))
+    return Assembled(tuple(kept), context, len(groups) - len(kept), duplicates)
 
 
-def _passage(rank: int, candidate: FusedCandidate, row: ChunkRow) -> Passage:
+def _grouped(ranked: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], top_k: int) -> tuple[list[Group], int]:
+    groups: list[Group] = []
+    shingles: list[frozenset[str]] = []
+    duplicates = 0
+    for candidate in ranked:
+        row = rows[candidate.chunk_id]
+        beside = next((n for n, group in enumerate(groups) if _neighbours(group, row)), None)
+        if beside is not None:
+            chunks = sorted((*groups[beside].chunks, row), key=lambda each: each.ordinal)
+            groups[beside] = replace(groups[beside], chunks=tuple(chunks))
+            continue
+        if len(groups) == top_k:
+            break
+        mine = _shingles(row.text)
+        if any(_resemble(mine, other) for other in shingles):
+            duplicates += 1
+            continue
+        shingles.append(mine)
+        groups.append(Group(candidate, (row,)))
+    return groups, duplicates
+
+
+def _neighbours(group: Group, row: ChunkRow) -> bool:
+    first, last = group.chunks[0], group.chunks[-1]
+    same = (row.document_id, row.version) == (first.document_id, first.version)
+    return same and len(group.chunks) < MERGED and row.ordinal in (first.ordinal - 1, last.ordinal + 1)
+
+
+def _shingles(text: str) -> frozenset[str]:
+    words = re.findall(r"\w+", text.lower())
+    return frozenset(" ".join(words[n : n + SHINGLE]) for n in range(max(1, len(words) - SHINGLE + 1)))
+
+
+def _resemble(one: frozenset[str], other: frozenset[str]) -> bool:
+    if min(len(one), len(other)) < LEAST_SHINGLES:
+        return False
+    return len(one & other) >= ALIKE * len(one | other)
+
+
+def _forms(rank: int, group: Group, merged: Mapping[Span, str]) -> Iterator[Passage]:
+    """The passage with its neighbours, where their span can be read, and then without."""
+    if group.span in merged:
+        yield _passage(rank, group, merged[group.span])
+    alone = group.alone()
+    yield _passage(rank, alone, alone.chunks[0].text)
+
+
+def _passage(rank: int, group: Group, text: str) -> Passage:
+    row, span = group.chunks[0], group.span
     citation = Citation(
         marker=f"[{rank}]",
         document_id=row.document_id,
@@ -52,13 +131,23 @@ def _passage(rank: int, candidate: FusedCandidate, row: ChunkRow) -> Passage:
         title=row.title,
         uri=row.uri,
         page=row.page_start,
-        heading_path=tuple(row.heading_path),  # a list, as the driver reads it
-        start=row.start,
-        end=row.end,
-        content_hash=hashlib.sha256(row.text.encode()).hexdigest(),
+        heading_path=_shared_path(group.chunks),
+        start=span.start,
+        end=span.end,
+        content_hash=hashlib.sha256(text.encode()).hexdigest(),
     )
-    score = candidate.fused if candidate.rerank is None else candidate.rerank
-    return Passage(rank, score, row.text, citation, candidate)
+    score = group.best.fused if group.best.rerank is None else group.best.rerank
+    return Passage(rank, score, text, citation, group.best)
+
+
+def _shared_path(chunks: Sequence[ChunkRow]) -> tuple[str, ...]:
+    """The headings that all of them stand under. (A list each, as the driver reads it.)"""
+    path: list[str] = []
+    for headings in zip(*(row.heading_path for row in chunks), strict=False):
+        if len(set(headings)) > 1:
+            break
+        path.append(headings[0])
+    return tuple(path)
 
 
 def _in_context(passage: Passage) -> str:

@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID, uuid4
 
 from core.errors import Invalid, NotYetIndexed, Overloaded, Permanent
@@ -17,7 +18,7 @@ from retrieval.questions import Questions
 from retrieval.rerank import rerank
 from retrieval.stages import Stages, StageThreads
 from retrieval.trail import record_search
-from store import access, changes, chunks, profiles
+from store import access, changes, chunks, documents, profiles
 from store.chunks import Scan
 from store.filters import compile_filter
 from store.pool import Store, View, export_snapshot, reading, reading_tenant
@@ -94,10 +95,20 @@ def _search(
             rows = chunks.read_rows(conn, [candidate.chunk_id for candidate in fused])
     ranked = rerank(stages, searcher.rerankers, request, fused, rows)
     with stages.timed("assemble") as note:
-        answer = assemble(ranked, rows, request.top_k, request.max_tokens, searcher.embedder.count_tokens)
-        note["over_budget"] = answer.over_budget
+        spans, count_tokens = partial(_spans, searcher, principal), searcher.embedder.count_tokens
+        answer = assemble(ranked, rows, request.top_k, request.max_tokens, count_tokens, spans)
+        note.update(over_budget=answer.over_budget, duplicates=answer.duplicates)
     whole = SearchAnswer(request_id, answer.passages, answer.context, stages.degraded(), stages.activity())
     return whole, scope
+
+
+def _spans(searcher: Searcher, principal: Principal, spans: Sequence[documents.Span]) -> dict[documents.Span, str]:
+    """Texts of merged passages, as the principal may read them now."""
+    if not spans:
+        return {}
+    with reading_tenant(searcher.store, principal.tenant_id) as conn:
+        access.enter_scope(conn, principal, searcher.store.scopes)
+        return documents.read_spans(conn, spans)
 
 
 def _dense(searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float) -> list[Candidate]:

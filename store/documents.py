@@ -1,6 +1,7 @@
 """Documents and their immutable versions: submit, label, delete, read."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -67,6 +68,12 @@ TEXT = """
     WHERE v.document_id = %(id)s AND v.version = coalesce(%(version)s, d.current_version) AND v.text IS NOT NULL
 """
 
+SPANS = """
+    SELECT w.place, substr(v.text, w.start + 1, w."end" - w.start)
+    FROM unnest(%s::uuid[], %s::int[], %s::int[], %s::int[]) WITH ORDINALITY AS w (id, version, start, "end", place)
+    JOIN versions v ON v.document_id = w.id AND v.version = w.version AND v.text IS NOT NULL
+"""
+
 MAX_OFFSET = 2**30  # beyond any text that Postgres holds
 
 
@@ -78,6 +85,16 @@ class _Locked:
     label_set_id: int
     current_version: int | None
     latest_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a text stands: text[start:end] of that version, in code points."""
+
+    document_id: UUID
+    version: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +199,13 @@ def read_text(conn: Conn, document_id: UUID, version: int | None, start: int, en
     if row is None:
         raise NotFound("there is no such document")
     return TextSpan(row[0], start, start + len(row[1]), row[1])
+
+
+def read_spans(conn: Conn, spans: Sequence[Span]) -> dict[Span, str]:
+    """The text of each span whose version this transaction's scope shows."""
+    columns = ([span.document_id for span in spans], [span.version for span in spans],
+               [span.start for span in spans], [span.end for span in spans])  # fmt: skip
+    return {spans[place - 1]: text for place, text in conn.execute(SPANS, columns).fetchall()}
 
 
 def _lock(conn: Conn, tenant_id: UUID, document_id: UUID) -> _Locked:

@@ -304,7 +304,7 @@ def test_hidden_documents_change_nothing_in_an_answer(world: World, neighbour: W
 
 def told(answer: SearchAnswer) -> dict[str, Any]:
     """All that a caller without `operate` is told, but ids and times."""
-    shown = {"candidates", "failed", "over_budget"}
+    shown = {"candidates", "failed", "over_budget", "duplicates"}
     return {
         "passages": [
             (p.rank, p.score, p.text, p.scores.dense, p.scores.lexical, p.scores.fused, p.citation.external_id,
@@ -321,3 +321,15 @@ def test_candidates_are_what_the_leg_says(library: World, searcher: Searcher) ->
     answer = ask(searcher, library, "w1")
     counts = {s.stage: s.detail["candidates"] for s in answer.activity if s.stage in ("dense", "lexical")}
     assert counts == {"dense": 20, "lexical": len(bm25("w1", texts_seen(library)))}
+
+
+def test_neighbouring_chunks_come_as_one_passage_whose_citation_is_its_text(world: World, searcher: Searcher) -> None:
+    """Three paragraphs of 130 tokens are three chunks of up to 200; the words asked for stand in the last two."""
+    parts = [" ".join(f"{letter}{n}" for n in range(130)) for letter in "abc"]
+    submitted = world.add("book", "\n\n".join(parts))
+    answer = ask(searcher, world, "b1 b2 c1 c2", mode="lexical")
+    assert len(answer.passages) == 1
+    passage = answer.passages[0]
+    text = read_text(world, ANA, submitted.document_id)
+    assert passage.text == text[passage.citation.start : passage.citation.end]
+    assert passage.text == "\n\n".join(parts[1:])
