@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
@@ -46,5 +47,6 @@ class Service:
     searcher: Searcher
     broker: Broker
     max_body_bytes: int
+    source_roots: tuple[Path, ...] = ()  # below which an operator may add folder sources
     jwks: JwksCache = field(default_factory=JwksCache)
     uses: Uses = field(default_factory=Uses)

@@ -1,7 +1,9 @@
 """Opens what commands work with, from settings, and closes it again."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from uuid import UUID
 
 from api.service import Service
@@ -68,6 +70,7 @@ def open_service(settings: Settings) -> Iterator[Service]:
             searcher,
             RedisBroker(settings.redis_url),
             settings.max_body_bytes,
+            tuple(Path(root) for root in settings.source_roots.split(os.pathsep) if root),
         )
 
 

@@ -25,6 +25,7 @@ class Settings:
     app_password: str = ""  # what `citadel migrate` gives the role; empty: left as it is
     maintenance_password: str = ""
     redis_url: str = ""
+    source_roots: str = ""  # folders, `:` between, below which the API may add folder sources; empty: none
     blob_url: str = ""  # an fsspec URL; default: a folder under the state folder
     api_url: str = "http://127.0.0.1:8000"
     host: str = "127.0.0.1"

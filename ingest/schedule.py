@@ -1,8 +1,11 @@
 """Sources and their refresh times. Cron expressions are read in UTC."""
 
 import logging
+import os
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +40,20 @@ def add_folder(
         source_id = sources.add(conn, tenant_id, name, "folder", config, labels, schedule, max_deleted_share,
                                 now if schedule else None)  # fmt: skip
         return sources.by_id(conn, tenant_id, source_id)
+
+
+def check_root(path: str, roots: Sequence[Path]) -> None:
+    """Raises Invalid unless the folder lies below one of the roots.
+
+    The workers read a source with their own rights, the blobs of every tenant among what they may read: somebody who
+    only has an operator's key of one tenant must not point them anywhere.
+    """
+    place = Path(os.path.normpath(path))
+    if not place.is_absolute() or not any(place.is_relative_to(os.path.normpath(root)) for root in roots):
+        raise Invalid(
+            f"the folder {path[:200]!r} is not below a source root of this installation: whoever runs it names those "
+            "in CITADEL_SOURCE_ROOTS, or adds the source with `citadel sources add`"
+        )
 
 
 def request_refresh(store: Store, tenant_id: UUID, source_id: UUID, *, allow_mass_delete: bool = False) -> UUID:

@@ -240,7 +240,14 @@ MAX_BODY = 200_000  # bytes, of the API under test
 @pytest.fixture
 def api(world: World, searcher: Searcher, redis_server: Server) -> Iterator[Api]:
     """The API, started; what goes wrong in it is answered, not raised."""
-    service = Service(world.store, world.blobs, searcher, RedisBroker(redis_server.url), MAX_BODY)
+    service = Service(
+        world.store,
+        world.blobs,
+        searcher,
+        RedisBroker(redis_server.url),
+        MAX_BODY,
+        (Path("/x"), Path("/srv"), Path("/nowhere")),
+    )
     app = create_app(lambda: nullcontext(service), MAX_BODY)
     with TestClient(app, raise_server_exceptions=False) as http:
         yield Api(http, world)

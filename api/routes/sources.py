@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body
 from api.answers import RefreshOut, SourceOut, SourcesOut, source_out
 from api.deps import Operator, ServiceDep, Watcher
 from api.schemas import RefreshIn, SourceIn
-from ingest.schedule import add_folder, request_refresh
+from ingest.schedule import add_folder, check_root, request_refresh
 from store import sources
 from store.pool import reading_tenant
 
@@ -17,7 +17,8 @@ router = APIRouter(prefix="/v1/sources", tags=["sources"])
 
 @router.post("", status_code=201, response_model=SourceOut, summary="Add a source")
 def post_source(body: SourceIn, caller: Operator, service: ServiceDep) -> SourceOut:
-    """A folder, refreshed on its cron schedule or on request."""
+    """A folder, refreshed on its cron schedule or on request. It lies below one of the installation's source roots."""
+    check_root(body.path, service.source_roots)
     config = {"path": body.path} | ({"uri_prefix": body.uri_prefix} if body.uri_prefix else {})
     source = add_folder(service.store, caller.principal.tenant_id, body.name, config, body.labels.record(),
                         body.schedule, body.max_deleted_share)  # fmt: skip

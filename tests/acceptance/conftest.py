@@ -52,6 +52,7 @@ def stack() -> Iterator[Stack]:
     state.chmod(0o711)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CITADEL_")}
     environment |= {"CITADEL_STATE": str(state), "CITADEL_PORT": "0", "CITADEL_LEASE_S": "5"}
+    environment["CITADEL_SOURCE_ROOTS"] = tempfile.gettempdir()
     with (state / "up.log").open("wb") as log:
         up = subprocess.Popen(
             [sys.executable, "-m", "cli.main", "up"], env=environment, stdout=log, stderr=log, cwd=ROOT

@@ -227,7 +227,7 @@ def published() -> Iterator[KeyServer]:
 @pytest.fixture
 def place(world: World, searcher: Searcher, published: KeyServer) -> Iterator[Place]:
     clock = Clock()
-    service = Service(world.store, world.blobs, searcher, NoBroker(), 2**20, JwksCache(clock=clock))
+    service = Service(world.store, world.blobs, searcher, NoBroker(), 2**20, jwks=JwksCache(clock=clock))
     world.add("open", "for all", ("public",))
     world.add("hers", "for ana", ("user:ana@acme.example",))
     world.add("books", "for finance", ("group:finance",))
@@ -241,7 +241,7 @@ def place(world: World, searcher: Searcher, published: KeyServer) -> Iterator[Pl
 
 @pytest.fixture
 def client(world: World, searcher: Searcher) -> Iterator[httpx.Client]:
-    with serving(Service(world.store, world.blobs, searcher, NoBroker(), 2**20, JwksCache())) as opened:
+    with serving(Service(world.store, world.blobs, searcher, NoBroker(), 2**20, jwks=JwksCache())) as opened:
         yield opened
 
 

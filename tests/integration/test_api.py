@@ -274,6 +274,13 @@ def test_sources_are_added_listed_and_refreshed(api: Api, key: dict[str, str]) -
     assert api.http.post("/v1/documents", json=document(source="handbook"), headers=key).status_code == 400
 
 
+@pytest.mark.parametrize("path", ["/etc", "/srv/../etc", "/srvx", "srv", "/", "/srv/a/../../var/lib"])
+def test_an_operator_adds_folders_below_the_source_roots_only(api: Api, key: dict[str, str], path: str) -> None:
+    """A worker reads with its own rights, and every tenant's blobs are among what it may read."""
+    answer = api.http.post("/v1/sources", json={"name": "s", "path": path}, headers=key)
+    assert answer.status_code == 400 and "CITADEL_SOURCE_ROOTS" in answer.json()["detail"]
+
+
 def test_a_failed_job_tells_why(api: Api, key: dict[str, str]) -> None:
     sent = api.http.post("/v1/documents", json=document(), headers=key).json()
     with writing(api.world.store) as conn:

@@ -328,5 +328,5 @@ def test_activity_tells_operators_more(api: Api) -> None:
     }.items():
         activity = api.http.post("/v1/search", json={"query": CANARY}, headers=headers).json()["activity"]
         told[name] = {field for stage in activity for field in stage}
-    assert told["reader"] == told["agent"] == {"stage", "ms", "candidates", "over_budget"}
+    assert told["reader"] == told["agent"] == {"stage", "ms", "candidates", "over_budget", "duplicates"}
     assert told["operator"] > told["reader"]

@@ -66,7 +66,7 @@ def opened(folder: Path, postgres: str, redis: str, name: str) -> Iterator[tuple
         tenant: UUID = ensure_tenant(conn, "default", profile.id)
     blobs = FsspecBlobs((folder / "blobs" / name).as_uri())
     searcher = Searcher(store, open_embedder("fake", folder), RankBm25Index(store))
-    service = Service(store, blobs, searcher, RedisBroker(redis), MAX_BODY)
+    service = Service(store, blobs, searcher, RedisBroker(redis), MAX_BODY, (Path("/"),))
     try:
         with TestClient(create_app(lambda: nullcontext(service), MAX_BODY), raise_server_exceptions=False) as http:
             yield Api(http, World(store, blobs, tenant, profile, searcher.embedder)), urls[0], urls[1]
