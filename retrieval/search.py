@@ -8,22 +8,23 @@ from functools import partial
 from uuid import UUID, uuid4
 
 from core.errors import Invalid, NotYetIndexed, Overloaded, Permanent
-from core.records import AccessScope, Candidate, Principal, SearchAnswer, SearchRequest
+from core.records import AccessScope, Candidate, ChunkRow, Principal, SearchAnswer, SearchRequest
 from models.embedder import Embedder, check_model
 from models.reranker import Reranker
 from retrieval.assemble import assemble
 from retrieval.fuse import convex
 from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
-from retrieval.rerank import rerank
+from retrieval.rerank import RERANK_POOL, rerank
 from retrieval.stages import Stages, StageThreads
 from retrieval.trail import record_search
 from store import access, changes, chunks, documents, profiles
 from store.chunks import Scan
 from store.filters import compile_filter
-from store.pool import Store, View, export_snapshot, reading, reading_tenant
+from store.pool import Conn, Store, View, export_snapshot, reading, reading_tenant
 
 POOL = 200  # candidates a leg proposes: hundreds, so that fusion and reranking have something to choose from
+READ_AHEAD = 4  # texts read for each passage asked for: neighbours and near-duplicates take no place
 SEARCHES = 5  # at once in a process; each holds up to three connections, and the pool has 16
 POLL_S = 0.05
 
@@ -92,7 +93,7 @@ def _search(
         with stages.timed("fuse"):
             fused = convex(dense, lexical)[:POOL]
         with stages.timed("read"):
-            rows = chunks.read_rows(conn, [candidate.chunk_id for candidate in fused])
+            rows = _read(conn, [candidate.chunk_id for candidate in fused], READ_AHEAD * request.top_k)
     ranked = rerank(stages, searcher.rerankers, request, fused, rows)
     with stages.timed("assemble") as note:
         spans, count_tokens = partial(_spans, searcher, principal), searcher.embedder.count_tokens
@@ -100,6 +101,13 @@ def _search(
         note.update(over_budget=answer.over_budget, duplicates=answer.duplicates)
     whole = SearchAnswer(request_id, answer.passages, answer.context, stages.degraded(), stages.activity())
     return whole, scope
+
+
+def _read(conn: Conn, chunk_ids: list[int], wanted: int) -> dict[int, ChunkRow]:
+    """The rows of those that are likely to be needed, and the others' when one of these has gone."""
+    first = chunk_ids[: max(RERANK_POOL, wanted)]
+    rows = chunks.read_rows(conn, first)
+    return rows if len(rows) == len(first) else rows | chunks.read_rows(conn, chunk_ids[len(first) :])
 
 
 def _spans(searcher: Searcher, principal: Principal, spans: Sequence[documents.Span]) -> dict[documents.Span, str]:

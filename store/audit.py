@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from core.errors import StoreUnavailable
-from store.pool import Conn, Store, writing
+from store.pool import Conn, Store, write_alone, writing
 
 # What the names mean never changes, and none is ever removed: exports of years ago are read by them. Add at the end.
 Action = Literal[
@@ -100,13 +100,13 @@ def record(
     told = dict(detail or {})
     try:
         with writing(store) as conn:
-            conn.execute(NO_WAIT)
-            if queries:
-                told["queries"] = _kept(conn, tenant_id, queries)
+            with conn.pipeline():
+                conn.execute(NO_WAIT)
+                if queries:
+                    told["queries"] = _kept(conn, tenant_id, queries)
             add(conn, tenant_id, action, actor=actor, acting_for=acting_for, outcome=outcome, resource=resource,
                 request_id=request_id, detail=told)  # fmt: skip
-        with writing(store) as conn:
-            conn.execute(WAIT)
+        write_alone(store, WAIT)
     except psycopg.Error as error:
         raise StoreUnavailable(f"the audit took no row: {str(error).splitlines()[0]}") from error
 

@@ -4,15 +4,15 @@ A reader's transaction is one snapshot, read-only, and carries the caller's scop
 the row-level policies compare with. Nothing about the caller outlives the transaction.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
 from pgvector.psycopg import register_vector
-from psycopg import Connection, sql
+from psycopg import Connection, IsolationLevel, sql
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.errors import Invalid, StoreUnavailable
@@ -23,7 +23,6 @@ Conn = Connection[tuple[Any, ...]]
 
 SESSION = "-c statement_timeout=60s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
 
-BEGIN_READING = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # All of it each time: no part of an earlier scope may stay beside a later one's.
 SET_SCOPE = """
     SELECT set_config('citadel.tenant', %s, true), set_config('citadel.label_sets', %s, true),
@@ -61,18 +60,24 @@ class Store:
 def open_store(app_url: str, maintenance_url: str, size: int = 16) -> Store:
     """Open both pools, each of at most `size` connections. A pool connects on first use, so that a process which only
     writes needs no app_url."""
-    return Store(_pool(app_url, size), _pool(maintenance_url, size))
+    return Store(_pool(app_url, size, _configure_reader), _pool(maintenance_url, size, _configure))
 
 
-def _pool(url: str, size: int) -> ConnectionPool[Conn]:
+def _pool(url: str, size: int, configure: Callable[[Conn], None]) -> ConnectionPool[Conn]:
     return ConnectionPool(
-        url, min_size=0, max_size=size, timeout=10, open=True, configure=_configure, kwargs={"options": SESSION}
+        url, min_size=0, max_size=size, timeout=10, open=True, configure=configure, kwargs={"options": SESSION}
     )
 
 
 def _configure(conn: Conn) -> None:
     register_vector(conn)
     conn.commit()
+
+
+def _configure_reader(conn: Conn) -> None:
+    """Each of its transactions is one snapshot and writes nothing."""
+    _configure(conn)
+    conn.isolation_level, conn.read_only = IsolationLevel.REPEATABLE_READ, True
 
 
 @contextmanager
@@ -83,11 +88,11 @@ def reading(store: Store, view: View, timeout_s: float | None = None) -> Iterato
     Raises StoreUnavailable.
     """
     with _translated(), store.app.connection() as conn, conn.transaction():
-        conn.execute(BEGIN_READING)
-        conn.execute(sql.SQL(USE_SNAPSHOT).format(sql.Literal(view.snapshot)))
-        set_scope(conn, view.scope)
-        if timeout_s is not None:
-            conn.execute(SET_TIMEOUT, (f"{max(1, int(timeout_s * 1000))}ms",))
+        with conn.pipeline():  # one round trip
+            conn.execute(sql.SQL(USE_SNAPSHOT).format(sql.Literal(view.snapshot)))
+            set_scope(conn, view.scope)
+            if timeout_s is not None:
+                conn.execute(SET_TIMEOUT, (f"{max(1, int(timeout_s * 1000))}ms",))
         yield conn
 
 
@@ -98,7 +103,6 @@ def reading_tenant(store: Store, tenant_id: UUID | None) -> Iterator[Conn]:
     Raises StoreUnavailable.
     """
     with _translated(), store.app.connection() as conn, conn.transaction():
-        conn.execute(BEGIN_READING)
         conn.execute(SET_SCOPE, ("" if tenant_id is None else str(tenant_id), "", "", ""))
         yield conn
 
@@ -126,6 +130,17 @@ def writing(store: Store) -> Iterator[Conn]:
     """One read-committed transaction as the maintenance role. Raises StoreUnavailable."""
     with _translated(), store.maintenance.connection() as conn, conn.transaction():
         yield conn
+
+
+def write_alone(store: Store, statement: LiteralString) -> None:
+    """One statement, committed as the maintenance role in its one round trip. Raises StoreUnavailable."""
+    with _translated(), store.maintenance.connection() as conn:
+        conn.autocommit = True
+        try:
+            conn.execute(statement)
+        finally:
+            if not conn.closed:
+                conn.autocommit = False
 
 
 @contextmanager
