@@ -11,7 +11,7 @@ from cli.options import as_json, pass_settings, show, table
 from cli.stack import opened_store, tenant_of
 from core.config import Settings
 from core.errors import Invalid, InvalidRules
-from core.labels import check_label, make_labels
+from core.labels import check_subject, make_labels
 from core.records import Principal
 from ingest.preview import proposed_labels
 from ingest.rules import read_rules
@@ -36,8 +36,7 @@ def access_group() -> None:
 @pass_settings
 def explain_command(settings: Settings, document: str, subject: str, as_json: bool) -> None:
     """Say what decides whether somebody sees DOCUMENT, an id or a source's own name for it."""
-    if not check_label(subject).startswith(("user:", "service:")):
-        raise Invalid("--as names a user or a service, such as user:ana@acme.example")
+    subject = check_subject(subject)
     with opened_store(settings) as store:
         tenant_id = tenant_of(store, settings)
         operator = Principal(tenant_id, OPERATOR, bypass=True)

@@ -9,7 +9,7 @@ from cli.options import as_json, pass_settings, plain, show
 from cli.stack import open_searcher, tenant_of
 from core.config import Settings
 from core.errors import Invalid
-from core.labels import check_label
+from core.labels import check_subject
 from core.records import Passage, Principal, SearchAnswer, SearchRequest
 from retrieval.search import search
 
@@ -30,12 +30,10 @@ def search_command(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Print the passages that a person may see, with citations."""
-    if not check_label(subject).startswith(("user:", "service:")):
-        raise Invalid("--as names a user or a service, such as user:ana@acme.example")
     request = SearchRequest(query, top_k=top_k, mode=mode, filters=_filters(filters), max_tokens=max_tokens)  # type: ignore[arg-type]
     with open_searcher(settings) as searcher:
         tenant_id = tenant_of(searcher.store, settings)
-        answer = search(searcher, Principal(tenant_id, subject, via="service:cli"), request)
+        answer = search(searcher, Principal(tenant_id, check_subject(subject), via="service:cli"), request)
     show(plain(answer), as_json, as_text(answer))
 
 

@@ -13,12 +13,24 @@ _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,31}:[^\s,\x00-\x1f\x7f]{1,200}")
 
 
 def check_label(label: str) -> str:
-    """The label itself. Raises InvalidLabel unless it is `public` or `namespace:value`."""
-    if label == PUBLIC or _LABEL.fullmatch(label):
-        return label
+    """The label in NFC, so that canonically equivalent spellings (Unicode, D70) are one label; use what is returned.
+
+    Case counts. Raises InvalidLabel unless it is `public` or `namespace:value`.
+    """
+    composed = unicodedata.normalize("NFC", label)
+    if composed == PUBLIC or _LABEL.fullmatch(composed):
+        return composed
     raise InvalidLabel(
         f"{label[:80]!r} is not an access label: write `public`, or a namespace and a value such as `group:finance`"
     )
+
+
+def check_subject(label: str) -> str:
+    """The label, as `check_label` gives it, of who asks. Raises InvalidLabel unless it names a user or a service."""
+    subject = check_label(label)
+    if not subject.startswith(("user:", "service:")):
+        raise InvalidLabel(f"{label[:80]!r} does not ask: name a user or a service, such as user:ana@acme.example")
+    return subject
 
 
 def name_label(prefix: str, name: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InvalidGolden, InvalidLabel
-from core.labels import check_label
+from core.labels import check_subject
 
 QUERY_KEYS = ("id", "query", "as", "relevant", "forbidden", "tags")
 JUDGEMENT_KEYS = ("document", "quote", "page", "span", "grade")
@@ -139,10 +139,7 @@ def _judgement(raw: object) -> Judgement:
 def _subject(value: object) -> str:
     if value is None:
         raise InvalidGolden('nobody asks: add "as" with who does, such as "user:ana@acme.example"')
-    label = check_label(_text(value, "`as`"))
-    if not label.startswith(("user:", "service:")):
-        raise InvalidGolden(f'`as` is {label!r}, which asks nothing: name one who does, "user:…" or "service:…"')
-    return label
+    return check_subject(_text(value, "`as`"))
 
 
 def _grade(value: object) -> int:

@@ -242,6 +242,8 @@ def replace_groups(
         _check_classification(conn, tenant_id, classification)
     members, above = [member for member, _ in pairs], [group for _, group in pairs]
     cleared = [check_label(subject) for subject in clearances]
+    if twice := sorted({subject for subject in cleared if cleared.count(subject) > 1}):
+        raise InvalidLabel(f"clearances: {twice[0]!r} is named twice, in two spellings of one name")
     conn.execute(DROP_MEMBERS, (tenant_id, members, above))
     conn.execute(ADD_MEMBERS, (tenant_id, members, above))
     conn.execute(DROP_CLEARANCES, (tenant_id, cleared))

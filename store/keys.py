@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from core.errors import Conflict, Invalid, NotFound, StoreUnavailable
-from core.labels import check_label
+from core.labels import check_label, name_label
 from core.records import ApiKey
 from store.pool import Conn, Store, writing
 
@@ -63,19 +63,19 @@ def create_key(
     require_act_for: bool = False,
     expires_at: datetime | None = None,
 ) -> str:
-    """Make a key and return its secret, which is not kept. Raises Invalid for an unknown scope, Conflict for a name
-    that is taken."""
+    """Make a key and return its secret, which is not kept. Raises Invalid for an unknown scope, InvalidLabel for a
+    name that is too long, Conflict for one that is taken."""
     if unknown := set(scopes) - SCOPES:
         raise Invalid(f"unknown scopes {sorted(unknown)}: choose from {sorted(SCOPES)}")
     if "ingest" in scopes and (ceiling is not None or max_classification is not None):
         raise Invalid("a key with a ceiling or a highest classification cannot ingest: writing is not limited by them")
     if require_act_for and "act_for" not in scopes:
         raise Invalid("a key that must name the end user needs the scope act_for")
-    for label in ceiling or ():
-        check_label(label)
+    name_label("service:", name)  # as which it asks
+    within = None if ceiling is None else [check_label(label) for label in ceiling]
     secret = _new_secret()
-    values = (tenant_id, name, _digest(secret), sorted(set(scopes)), None if ceiling is None else list(ceiling),
-              max_classification, require_act_for, expires_at)  # fmt: skip
+    values = (tenant_id, name, _digest(secret), sorted(set(scopes)), within, max_classification, require_act_for,
+              expires_at)  # fmt: skip
     try:
         conn.execute(ADD, values)
     except psycopg.errors.UniqueViolation as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from core.labels import check_label
 from core.records import Labels, Principal
 from store import access
 from store.pool import Conn
@@ -66,7 +67,7 @@ def groups_change(
 
     Other changes of the tenant's grants wait for the end of the transaction. Raises InvalidLabel.
     """
-    proposed = {member for members in groups.values() for member in members} | set(clearances)
+    proposed = {check_label(each) for members in (*groups.values(), clearances) for each in members}
     subjects = _subjects(conn, tenant_id, (s for s in proposed if s.startswith(("user:", "service:"))))
     before = _standing(conn, tenant_id, subjects)
     with conn.transaction(force_rollback=True):

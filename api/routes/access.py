@@ -7,8 +7,7 @@ from fastapi import APIRouter, Query
 
 from api.answers import ExplanationOut, explanation_out
 from api.deps import Operator, ServiceDep
-from core.errors import InvalidLabel
-from core.labels import check_label
+from core.labels import check_subject
 from core.records import Principal
 from store import audit
 from store.explain import explain
@@ -25,8 +24,7 @@ def get_explanation(
     document_id: Annotated[UUID, Query()],
 ) -> ExplanationOut:
     """Which label, by which groups, or which classification decided. `absent` is also what the key does not reach."""
-    if not check_label(subject).startswith(("user:", "service:")):
-        raise InvalidLabel("`as` names a user or a service, such as user:ana@acme.example")
+    subject = check_subject(subject)
     tenant_id = caller.principal.tenant_id
     with reading_tenant(service.store, tenant_id) as conn:
         found = explain(conn, caller.principal, Principal(tenant_id, subject), document_id)

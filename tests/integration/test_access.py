@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.errors import NotFound
-from core.labels import make_labels
+from core.errors import InvalidLabel, NotFound
+from core.labels import check_label, make_labels
 from core.records import AccessScope, DirectoryGroup, DirectoryUser, Labels, Principal, SearchRequest
 from retrieval.search import Searcher, search
 from store import access, chunks, directory, documents, erase
@@ -272,3 +272,17 @@ def test_ids_alone_open_nothing(world: World) -> None:
         assert count(conn, table) == 0
     assert read_text(world, "user:ana", hidden.document_id, 1) is None
     assert ids
+
+
+def test_a_name_in_two_spellings_is_one_to_allow_to_deny_and_to_clear(world: World) -> None:
+    one, other = "user:e\u0301ve", "user:\u00e9ve"  # Unicode, D70: canonically equivalent
+    world.groups({"group:team": [one], "group:out": [other]}, {one: "confidential"})
+    with writing(world.store) as conn:
+        sets = [access.intern_labels(conn, world.tenant_id, make_labels(["group:team"], [], "confidential")),
+                access.intern_labels(conn, world.tenant_id, make_labels([one])),
+                access.intern_labels(conn, world.tenant_id, make_labels([other])),
+                access.intern_labels(conn, world.tenant_id, make_labels(["public"], [one]))]  # fmt: skip
+        access.intern_labels(conn, world.tenant_id, make_labels(["public"], ["group:out"]))
+    assert set(world.scope(check_label(one)).label_set_ids) == set(sets[:3]) and sets[1] == sets[2]
+    with pytest.raises(InvalidLabel, match="twice"):
+        world.groups({}, {one: "public", other: "restricted"})

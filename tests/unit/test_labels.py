@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InvalidLabel
-from core.labels import check_label, fold, make_labels, name_label
+from core.labels import check_label, check_subject, fold, make_labels, name_label
 from core.records import Labels
 
 GOOD = (
@@ -36,6 +36,55 @@ BAD = (
 @pytest.mark.parametrize("label", GOOD)
 def test_a_label(label: str) -> None:
     assert check_label(label) == label
+
+
+# Canonical equivalence and its composed form (NFC), from the Unicode standard: UAX #15, figures 3 to 5, and the
+# composition exclusions, whose NFC is decomposed.
+SPELLINGS = {
+    "e\u0301": "\u00e9",  # é
+    "E\u0301": "\u00c9",  # É
+    "\u212b": "\u00c5",  # the Ångström sign is Å
+    "A\u030a": "\u00c5",
+    "\u2126": "\u03a9",  # the ohm sign is Ω
+    "\u212a": "K",  # the kelvin sign is K
+    "s\u0307\u0323": "\u1e69",  # ṩ, its marks in either order
+    "s\u0323\u0307": "\u1e69",
+    "\u1e9b\u0323": "\u1e9b\u0323",  # compatibility is another thing: the long s stays
+    "\ufb01": "\ufb01",  # as does the ligature
+    "\u1100\u1161\u11a8": "\uac01",  # Hangul by its arithmetic: 각
+    "\u0958": "\u0915\u093c",  # excluded from composition
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_equivalent_spellings_are_one_label(spelling: str) -> None:
+    assert check_label(f"user:{spelling}") == f"user:{SPELLINGS[spelling]}"
+    made = make_labels([f"user:{spelling}", f"user:{SPELLINGS[spelling]}"], [f"group:{spelling}"])
+    assert (made.allow, made.deny) == ((f"user:{SPELLINGS[spelling]}",), (f"group:{SPELLINGS[spelling]}",))
+
+
+@given(st.text(max_size=20))
+def test_a_label_is_one_in_any_spelling_and_given_back_in_nfc(value: str) -> None:
+    def checked(spelling: str) -> str | None:
+        try:
+            return check_label(f"user:{spelling}")
+        except InvalidLabel:
+            return None
+
+    found = {checked(unicodedata.normalize(form, value)) for form in ("NFC", "NFD")} | {checked(value)}
+    assert len(found) == 1
+    assert found <= {None, f"user:{unicodedata.normalize('NFC', value)}"}
+
+
+def test_case_counts() -> None:
+    assert make_labels(["user:Ana", "user:ana"]).allow == ("user:Ana", "user:ana")
+
+
+def test_who_asks_is_a_user_or_a_service() -> None:
+    assert check_subject("user:zoe\u0308") == "user:zo\u00eb"
+    for other in ("group:finance", "public", "idp:x", "ana"):
+        with pytest.raises(InvalidLabel):
+            check_subject(other)
 
 
 @pytest.mark.parametrize("wrong", BAD)
