@@ -1,6 +1,6 @@
 """What goes out: the bodies of the contract's answers, each with an example, and records shaped as them."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -288,8 +288,10 @@ def document_out(document: Document, with_labels: bool) -> DocumentOut:
     )
 
 
-def job_out(job: Job) -> JobOut:
-    """A job with its error as one object."""
+def job_out(job: Job, limited: bool) -> JobOut:
+    """A job with its error as one object. A source's figures are of all its documents, so not for limited callers."""
+    if limited and job.document_id is None:
+        job = replace(job, error="", detail={})
     error = {"code": job.error_code, "detail": job.error or ""} if job.error_code else None
     return JobOut(
         job_id=job.id, kind=job.kind, state=job.state, document_id=job.document_id, version=job.version,

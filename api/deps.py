@@ -40,6 +40,16 @@ class Caller:
         """Whether a key asks in a user's name; a token's user asks in its own."""
         return self.acting_for is not None and self.actor.startswith("service:")
 
+    @property
+    def limited(self) -> bool:
+        """Whether work on documents is hidden from it that its scope hides: it neither writes nor reaches them all.
+
+        Writing is not limited by a ceiling, so a key with one cannot write.
+        """
+        who = self.principal
+        reaches_all = who.bypass and who.ceiling is None and who.max_classification is None
+        return "ingest" not in self.scopes and not reaches_all
+
 
 def get_service(request: Request) -> Service:
     """The app's dependencies."""

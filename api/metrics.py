@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from api.service import Service
 from core.errors import BrokerUnavailable
-from store import jobs, sources
+from core.records import Principal
+from store import access, jobs, sources
 from store.pool import reading_tenant
 
 
@@ -62,14 +63,17 @@ class TenantMetrics:
             self.searches.labels(mode, outcome).inc()
             self.search_seconds.labels(mode).observe(perf_counter() - started)
 
-    def render(self, service: Service) -> bytes:
-        """The exposition text."""
+    def render(self, service: Service, within: Principal | None) -> bytes:
+        """The exposition text; jobs are counted within what a principal sees, or all."""
+        limited = within is not None
         with reading_tenant(service.store, self._tenant_id) as conn:  # whose policies show this tenant's rows alone
+            if within is not None:
+                access.enter_scope(conn, within, service.store.scopes)
             self._jobs.clear()
             self._success.clear()
-            for kind, state, count in jobs.counts(conn):
+            for kind, state, count in jobs.counts(conn, in_scope=limited):
                 self._jobs.labels(kind, state).set(count)
-            self._oldest.set(jobs.oldest_open_s(conn))
+            self._oldest.set(jobs.oldest_open_s(conn, in_scope=limited))
             for name, at in sources.last_successes(conn):
                 self._success.labels(name).set(at)
         try:

@@ -31,19 +31,23 @@ ADD_REFRESH = """
     ON CONFLICT (source_id, due_at) DO NOTHING RETURNING id
 """
 REFRESH_WAITS = "SELECT FROM jobs WHERE source_id = %s AND kind = 'refresh' AND state = 'accepted' LIMIT 1"
-GET = """
-    SELECT id, tenant_id, kind, state, document_id, version, source_id, attempts, error_code, error, seq, detail,
-           created_at, updated_at
-    FROM jobs WHERE id = %s
-"""
-RECENT = """
+JOB = """
     SELECT id, tenant_id, kind, state, document_id, version, source_id, attempts, error_code, error, seq, detail,
            created_at, updated_at
     FROM jobs
-    WHERE tenant_id = %(tenant)s AND (%(state)s::text IS NULL OR state = %(state)s)
-      AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(id)s))
+"""
+# For a credential that does not reach everything: jobs of versions that its scope shows, and those of no document.
+REACHED = """
+    WHERE (%(all)s OR document_id IS NULL
+           OR (document_id, version) IN (SELECT v.document_id, v.version FROM versions v))
+"""
+GET = JOB + REACHED + " AND id = %(id)s"
+RECENT_ONES = """
+    AND tenant_id = %(tenant)s AND (%(state)s::text IS NULL OR state = %(state)s)
+    AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(id)s))
     ORDER BY created_at DESC, id DESC LIMIT %(limit)s
 """
+RECENT = JOB + REACHED + RECENT_ONES
 CLAIM = """
     UPDATE jobs SET attempts = attempts + 1, lease_token = nextval('lease_tokens'), updated_at = now(),
         lease_until = now() + make_interval(secs => %(lease_s)s),
@@ -100,11 +104,10 @@ SPENT = """
     WHERE state NOT IN ('done', 'failed', 'quarantined') AND attempts >= %s AND lease_until < now()
     RETURNING document_id, version
 """
-COUNTS = "SELECT kind, state, count(*) FROM jobs GROUP BY kind, state ORDER BY kind, state"
-OLDEST = """
-    SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM jobs
-    WHERE state NOT IN ('done', 'failed', 'quarantined')
-"""
+COUNTED, BY_STATE = "SELECT kind, state, count(*) FROM jobs", "GROUP BY kind, state ORDER BY kind, state"
+COUNTS = COUNTED + REACHED + BY_STATE
+AGE = "SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM jobs"
+OLDEST = AGE + REACHED + " AND state NOT IN ('done', 'failed', 'quarantined')"
 OUTCOMES = """
     SELECT state, count(DISTINCT document_id) FROM jobs WHERE tenant_id = %s AND kind = 'index' GROUP BY state
 """
@@ -139,21 +142,22 @@ def refresh_waits(conn: Conn, source_id: UUID) -> bool:
     return conn.execute(REFRESH_WAITS, (source_id,)).fetchone() is not None
 
 
-def get(conn: Conn, job_id: UUID) -> Job:
-    """A job by id. Raises NotFound."""
+def get(conn: Conn, job_id: UUID, *, in_scope: bool = False) -> Job:
+    """A job by id; with `in_scope`, unless it is of a document that the transaction's scope hides. Raises NotFound."""
     with conn.cursor(row_factory=class_row(Job)) as cursor:
-        job = cursor.execute(GET, (job_id,)).fetchone()
+        job = cursor.execute(GET, {"id": job_id, "all": not in_scope}).fetchone()
     if job is None:
         raise NotFound("there is no such job")
     return job
 
 
 def recent(
-    conn: Conn, tenant_id: UUID, state: str | None, limit: int, before: tuple[datetime, UUID] | None = None
-) -> list[Job]:
-    """The tenant's latest jobs, newest first, or those older than (created_at, id)."""
+    conn: Conn, tenant_id: UUID, state: str | None, limit: int, before: tuple[datetime, UUID] | None = None,
+    *, in_scope: bool = False,
+) -> list[Job]:  # fmt: skip
+    """The tenant's latest jobs, newest first, or those older than (created_at, id); `in_scope` as for `get`."""
     at, job_id = before or (None, None)
-    values = {"tenant": tenant_id, "state": state, "limit": limit, "at": at, "id": job_id}
+    values = {"tenant": tenant_id, "state": state, "limit": limit, "at": at, "id": job_id, "all": not in_scope}
     with conn.cursor(row_factory=class_row(Job)) as cursor:
         return cursor.execute(RECENT, values).fetchall()
 
@@ -226,14 +230,14 @@ def quarantine_spent(conn: Conn) -> int:
     return len(rows)
 
 
-def counts(conn: Conn) -> list[tuple[str, str, int]]:
-    """Jobs by kind and state, over all tenants."""
-    return [(kind, state, n) for kind, state, n in conn.execute(COUNTS).fetchall()]
+def counts(conn: Conn, *, in_scope: bool = False) -> list[tuple[str, str, int]]:
+    """Jobs by kind and state, over all tenants that the transaction sees; `in_scope` as for `get`."""
+    return [(kind, state, n) for kind, state, n in conn.execute(COUNTS, {"all": not in_scope}).fetchall()]
 
 
-def oldest_open_s(conn: Conn) -> float:
-    """Age in seconds of the oldest job that is not at its end; 0 when there is none."""
-    row = conn.execute(OLDEST).fetchone()
+def oldest_open_s(conn: Conn, *, in_scope: bool = False) -> float:
+    """Age in seconds of the oldest job that is not at its end, 0 when there is none; `in_scope` as for `get`."""
+    row = conn.execute(OLDEST, {"all": not in_scope}).fetchone()
     return float(row[0]) if row else 0.0
 
 

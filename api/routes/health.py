@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.deps import Operator, ServiceDep
+from api.metrics import TenantMetrics
 from core.errors import BrokerUnavailable, CitadelError
 from store import migrate, safety
 from store.pool import reading_tenant
@@ -34,9 +35,9 @@ def readyz(service: ServiceDep) -> JSONResponse:
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 def metrics(caller: Operator, service: ServiceDep, request: Request) -> Any:
     """The tenant's counters in this process, its jobs and sources, and the length of the queue."""
-    return Response(
-        request.app.state.metrics.of(caller.principal.tenant_id).render(service), media_type=CONTENT_TYPE_LATEST
-    )
+    tenant: TenantMetrics = request.app.state.metrics.of(caller.principal.tenant_id)
+    text = tenant.render(service, caller.principal if caller.limited else None)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 def _database(service: ServiceDep) -> str:

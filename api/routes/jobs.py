@@ -1,5 +1,7 @@
 """GET /v1/jobs: what became of accepted work."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 from uuid import UUID
 
@@ -7,9 +9,10 @@ from fastapi import APIRouter, Query
 
 from api.answers import JobOut, JobsOut, job_out
 from api.cursor import END, read_cursor, write_cursor
-from api.deps import ServiceDep, Watcher
-from store import jobs
-from store.pool import reading_tenant
+from api.deps import Caller, ServiceDep, Watcher
+from api.service import Service
+from store import access, jobs
+from store.pool import Conn, reading_tenant
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -17,8 +20,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 @router.get("/{job_id}", response_model=JobOut, summary="One job")
 def get_job(job_id: UUID, caller: Watcher, service: ServiceDep) -> JobOut:
     """Its state, attempts, error, and the `seq` from which on a search sees its effect."""
-    with reading_tenant(service.store, caller.principal.tenant_id) as conn:
-        return job_out(jobs.get(conn, job_id))
+    with _reading(service, caller) as conn:
+        return job_out(jobs.get(conn, job_id, in_scope=caller.limited), caller.limited)
 
 
 @router.get("", response_model=JobsOut, summary="Latest jobs")
@@ -29,9 +32,18 @@ def get_jobs(
     cursor: Annotated[str | None, Query(max_length=400)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JobsOut:
-    """A page of the tenant's jobs, newest first, of one state or all."""
-    with reading_tenant(service.store, caller.principal.tenant_id) as conn:
-        found = jobs.recent(conn, caller.principal.tenant_id, state, limit + 1, read_cursor(cursor, END))
+    """A page of the tenant's jobs, newest first, of one state or all; to a limited key, those of what it reaches."""
+    tenant_id, limited = caller.principal.tenant_id, caller.limited
+    with _reading(service, caller) as conn:
+        found = jobs.recent(conn, tenant_id, state, limit + 1, read_cursor(cursor, END), in_scope=limited)
     shown = found[:limit]
     more = write_cursor(shown[-1].created_at, shown[-1].id) if len(found) > limit else None
-    return JobsOut(jobs=[job_out(job) for job in shown], next_cursor=more)
+    return JobsOut(jobs=[job_out(job, limited) for job in shown], next_cursor=more)
+
+
+@contextmanager
+def _reading(service: Service, caller: Caller) -> Iterator[Conn]:
+    with reading_tenant(service.store, caller.principal.tenant_id) as conn:
+        if caller.limited:
+            access.enter_scope(conn, caller.principal, service.store.scopes)
+        yield conn

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from core.records import Labels
-from store import keys, sources
+from store import jobs, keys, sources
 from store.pool import writing
 from tests.conftest import Api, World
 from tests.integration.rows import fetch
@@ -330,3 +330,38 @@ def test_activity_tells_operators_more(api: Api) -> None:
         told[name] = {field for stage in activity for field in stage}
     assert told["reader"] == told["agent"] == {"stage", "ms", "candidates", "over_budget", "duplicates"}
     assert told["operator"] > told["reader"]
+
+
+def test_a_limited_operator_is_told_of_the_jobs_that_it_reaches(api: Api) -> None:
+    world = api.world
+    sent = {"hr": world.add("hr", CANARY, ("group:hr",)), "it": world.add("it", CANARY, ("group:it",)),
+            "high": world.add("high", CANARY, ("group:hr",), classification="restricted"),
+            "waiting": world.submit("waiting", CANARY, ("group:it",))}  # fmt: skip
+    names = {str(each.job_id): name for name, each in sent.items()}
+    with writing(world.store) as conn:
+        source = sources.add(conn, world.tenant_id, "share", "folder", {"path": "/x"}, Labels(), None, 0.3, None)
+        refresh = str(jobs.add_refresh(conn, world.tenant_id, source, datetime.now(UTC), {"new": 41}))
+        conn.execute("UPDATE jobs SET error_code = 'mass_delete', error = '7 of 9 gone' WHERE id = %s", (refresh,))
+    boxed: dict[str, tuple[dict[str, Any], set[str]]] = {
+        "free": ({}, set(sent)),
+        "hr": ({"ceiling": ["group:hr"]}, {"hr", "high"}),
+        "hr, low": ({"ceiling": ["group:hr"], "max_classification": "internal"}, {"hr"}),
+        "low": ({"max_classification": "internal"}, {"hr", "it", "waiting"}),
+        "none": ({"ceiling": []}, set()),
+    }
+    for name, (limits, reached) in boxed.items():
+        key = api.key(name, "operate", **limits)
+        told = {job["job_id"]: job for job in api.http.get("/v1/jobs", headers=key).json()["jobs"]}
+        assert {names.get(job, "refresh") for job in told} == reached | {"refresh"}, name
+        assert (told[refresh]["detail"], told[refresh]["error"]["detail"]) == (
+            ({"new": 41}, "7 of 9 gone") if name == "free" else ({}, "")), name  # fmt: skip
+        absent = api.http.get(f"/v1/jobs/{uuid4()}", headers=key)
+        for job_id, about in names.items():
+            one = api.http.get(f"/v1/jobs/{job_id}", headers=key)
+            assert (one.json() == told[job_id]) if about in reached else same(one, absent), (name, about)
+        done = len(reached - {"waiting"})
+        figures = api.http.get("/metrics", headers=key).text
+        assert ('citadel_jobs{kind="index",state="done"} ' + f"{done:.1f}" in figures) == (done > 0), name
+        assert ('citadel_jobs{kind="index",state="accepted"} 1.0' in figures) == ("waiting" in reached), name
+    writer = api.http.get("/v1/jobs", headers=api.key("writer", "ingest")).json()["jobs"]
+    assert {job["job_id"] for job in writer} == {*names, refresh}  # who may write every document knows of its jobs

@@ -29,9 +29,10 @@ from store.migrate import as_owner, create_database, migrate, role_url
 from store.pool import open_store, writing
 from store.profiles import ensure_profile, ensure_tenant
 from tests.conftest import FAKE_PROFILE, MAX_BODY, PASSWORDS, Api, World
+from tests.leaks.asking import open_run
 from tests.leaks.interleaved import foreign_rows
 from tests.leaks.paired import differences
-from tests.leaks.probes import open_run, sweep, wander
+from tests.leaks.probes import sweep, wander
 from tests.leaks.registry import missed, unregistered
 from tests.leaks.world import generate
 

@@ -14,7 +14,7 @@ from core.records import Labels
 from store.pool import writing
 from store.profiles import ensure_tenant
 from tests.conftest import Api, World
-from tests.leaks.probes import ACT_FOR, NOISE
+from tests.leaks.asking import ACT_FOR, NOISE
 from tests.leaks.world import COMMON, SCALE, WORDS, Grants, canary_word, put, store_grants
 
 ANA = "user:u0"

@@ -9,7 +9,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from tests.leaks.probes import PROBES, SCIM_ROUTES, Tally
+from tests.leaks.asking import Tally
+from tests.leaks.office import SCIM_ROUTES
+from tests.leaks.probes import PROBES
 
 ROUTES: dict[tuple[str, str], str] = {
     ("post", "/v1/search"): "search_all",

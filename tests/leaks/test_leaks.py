@@ -7,7 +7,8 @@ import pytest
 
 from store.migrate import as_owner
 from tests.conftest import Api
-from tests.leaks.probes import PROBES, Run, ask, open_run, sweep, wander
+from tests.leaks.asking import Run, ask, open_run
+from tests.leaks.probes import PROBES, sweep, wander
 from tests.leaks.registry import missed
 from tests.leaks.world import COMMON, admits, generate
 

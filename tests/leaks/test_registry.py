@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from api.app import create_app
 from api.service import Service
-from tests.leaks.probes import PROBES, Tally
+from tests.leaks.asking import Tally
+from tests.leaks.probes import PROBES
 from tests.leaks.registry import FIELDS, ROUTES, missed, unregistered
 
 
