@@ -7,6 +7,7 @@ import psycopg
 from psycopg import sql
 
 from core.errors import NotFound
+from core.records import Principal
 from store import access, chunks, documents
 from store.pool import reading_tenant, writing
 from tests.conftest import World
@@ -36,8 +37,13 @@ def fetch(world: World, query: LiteralString, *values: Any) -> list[tuple[Any, .
 
 def read_text(world: World, subject: str, document_id: UUID, version: int | None = None) -> str | None:
     """A version's text as the subject reads it; None when there is none for it."""
+    return read_text_as(world, world.who(subject), document_id, version)
+
+
+def read_text_as(world: World, who: Principal, document_id: UUID, version: int | None = None) -> str | None:
+    """The same of a principal with claims or limits."""
     with reading_tenant(world.store, world.tenant_id) as conn:
-        access.enter_scope(conn, world.who(subject))
+        access.enter_scope(conn, who)
         try:
             return documents.read_text(conn, document_id, version, 0, None).text
         except NotFound:

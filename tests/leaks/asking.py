@@ -10,6 +10,7 @@ import base64
 import json
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,18 +18,23 @@ from typing import Any
 from uuid import UUID
 
 from core.records import Principal
+from store import providers
+from store.pool import writing
 from tests.conftest import Api
+from tests.integration.serving import EC, ISSUER, public_jwk, token
 from tests.leaks.world import BOT, PEOPLE, Item, Realm, Secret, admits, may_see
 
 ABSENT = UUID("00000000-0000-4000-8000-000000000000")
 NOISE = re.compile(r'"request_id":"[^"]*"|"ms":[0-9.e-]+')
 MODES = ("hybrid", "dense", "lexical")
 ACT_FOR = "X-Citadel-Act-For"
+BEARERS = (("token", "u1", ("g2", "g4")), ("token", "u1", ()), ("token", "guest", ("g0", "g3")),
+           ("watch", "u2", ("g1", "g5")))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody with a key: what it sends, whom the reference takes it for, and what else its key may do."""
+    """Somebody with a key or a token: what it sends, whom the reference takes it for, and what else its key may do."""
 
     name: str
     headers: dict[str, str]
@@ -61,6 +67,7 @@ class Run:
     api: Api
     realms: tuple[Realm, ...]
     callers: tuple[Caller, ...]
+    directories: tuple[Caller, ...]  # keys that provision, one of each tenant: they are told of no document at all
     chance: random.Random
     tally: Tally
     hidden: dict[str, list[tuple[str, str]]]  # of each caller: (word, document id or '')
@@ -86,12 +93,16 @@ def shows(realm: Realm, caller: Caller, item: Item) -> bool:
 
 
 def open_run(api: Api, realms: tuple[Realm, ...], seed: int) -> Run:
-    """Keys for each tenant, and the callers that hold them."""
-    callers = tuple(caller for realm in realms for caller in _callers(Api(api.http, realm.world)))
+    """Keys and tokens for each tenant, and the callers that hold them."""
+    callers = tuple(c for realm in realms for make in (_callers, _bearers) for c in make(Api(api.http, realm.world)))
+    directories = tuple(_directory(Api(api.http, realm.world)) for realm in realms)
     hidden = {c.name: [_sign(r, c, s) for r in realms for s in r.secrets if not admits(r, c.who, s)] for c in callers}
     denied = {c.name: {s.item.id for r in realms for s in r.secrets if not admits(r, c.who, s)} for c in callers}
+    every = [(secret.canary, str(secret.item.id)) for realm in realms for secret in realm.secrets]
+    hidden |= {c.name: every for c in directories}
+    denied |= {c.name: {item.id for realm in realms for item in realm.items} for c in directories}
     documents = {name: len(ids) for name, ids in denied.items()}
-    return Run(api, realms, callers, random.Random(seed), Tally(), hidden, documents)
+    return Run(api, realms, callers, directories, random.Random(seed), Tally(), hidden, documents)
 
 
 def _sign(realm: Realm, caller: Caller, secret: Secret) -> tuple[str, str]:
@@ -116,6 +127,27 @@ def _callers(api: Api) -> Iterator[Caller]:
     boxed = api.key("boxed", "search", "operate", ceiling=["group:g2"], max_classification="internal")
     yield Caller(f"{name} boxed", boxed, Principal(tenant, "service:boxed", ("group:g2",), "internal", bypass=True),
                  operator=True)  # fmt: skip
+
+
+def _bearers(api: Api) -> Iterator[Caller]:
+    """Users with tokens: their groups stand in a claim, some beside stored ones, of a stranger alone."""
+    tenant = api.world.tenant_id
+    for kind, scopes in (("token", ("search",)), ("watch", ("search", "operate"))):
+        with writing(api.world.store) as conn:
+            providers.add_provider(conn, tenant, kind, ISSUER, f"{kind} {tenant}", algorithms=("ES256",), scopes=scopes,
+                                   jwks={"keys": [public_jwk(EC, "k1")]}, group_claim="groups")  # fmt: skip
+    for kind, subject, groups in BEARERS:
+        a_day = int(time.time()) + 86_400
+        sent = token(EC, "k1", "ES256", aud=f"{kind} {tenant}", sub=subject, groups=list(groups), exp=a_day)
+        who = Principal(tenant, f"user:{subject}", claims=tuple(f"group:{group}" for group in groups))
+        name = f"{tenant.hex[:4]} {kind} {subject} {' '.join(groups)}"
+        yield Caller(name, {"Authorization": f"Bearer {sent}"}, who, operator=kind == "watch")
+
+
+def _directory(api: Api) -> Caller:
+    tenant = api.world.tenant_id
+    who = Principal(tenant, "service:directory")
+    return Caller(f"{tenant.hex[:4]} directory", api.key("directory", "provision"), who)
 
 
 # --- asking, and looking at the raw answer ------------------------------------------------------------------------

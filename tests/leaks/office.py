@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.leaks.asking import ABSENT, Caller, Run, alike, ask, raw_of, shows
-from tests.leaks.world import PEOPLE
+from tests.leaks.world import PEOPLE, canary_word
 
 
 def probe_jobs(run: Run, caller: Caller) -> None:
@@ -66,8 +66,8 @@ def probe_explain(run: Run, caller: Caller) -> None:
     if answers[0] != answers[1]:
         run.leak(caller, "explain: hidden and absent differ")
     own = run.items(caller, visible=True) if caller.operator else []
-    for at in [seen.id for seen in own] or [ABSENT]:
-        answer = ask(run, caller, "GET", path, params={"as": asked, "document_id": str(at)})
+    for target in [seen.id for seen in own] or [ABSENT]:
+        answer = ask(run, caller, "GET", path, params={"as": asked, "document_id": str(target)})
         if (answer.status_code == 200) != caller.operator:
             run.leak(caller, f"explain: {answer.status_code}")
 
@@ -87,6 +87,58 @@ def probe_scim(run: Run, caller: Caller) -> None:
         answer = ask(run, caller, method.upper(), path, at=ABSENT, **({} if method == "get" else {"json": {}}))
         if answer.status_code != 403:
             run.leak(caller, f"{method} {path}: {answer.status_code}")
+
+
+def probe_directory(run: Run, caller: Caller) -> None:
+    """A directory's key opens no route but SCIM's, and there it is told of its own tenant's users and groups alone."""
+    mine = next(each for each in run.directories if each.who.tenant_id == caller.who.tenant_id)
+    for path, methods in run.api.http.get("/openapi.json").json()["paths"].items():
+        for method in methods if path.startswith("/v1/") or path == "/metrics" else ():
+            at = run.chance.choice(run.realm_of(caller).items).id
+            answer = ask(run, mine, method.upper(), path, at=at, **({} if method == "get" else {"json": {}}))
+            if answer.status_code != 403:
+                run.leak(mine, f"{method} {path}: {answer.status_code}")
+    word = canary_word(-3, run.chance.getrandbits(40))
+    pushed = [_push(run, mine, kind, word) for kind in PUSHED]
+    for other in run.directories:
+        if other.who.tenant_id != caller.who.tenant_id:
+            for kind, theirs in zip(PUSHED, pushed, strict=True):
+                _ask_after(run, other, kind, theirs, word)
+    for kind, resource_id in zip(PUSHED, pushed, strict=True):
+        if ask(run, mine, "DELETE", f"/scim/v2/{kind}/{{id}}", at=resource_id).status_code != 204:
+            run.leak(mine, f"{kind}: not its own to delete")
+
+
+PUSHED = {"Users": "userName", "Groups": "displayName"}
+PATCHED = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
+           "Operations": [{"op": "replace", "path": "externalId", "value": "taken"}]}  # fmt: skip
+
+
+def _push(run: Run, directory: Caller, kind: str, word: str) -> str:
+    answer = ask(run, directory, "POST", f"/scim/v2/{kind}", json={PUSHED[kind]: f"{kind}-{word}", "externalId": word})
+    if answer.status_code != 201:
+        run.leak(directory, f"push of {kind}: {answer.status_code}")
+    return str(answer.json()["id"])
+
+
+def _ask_after(run: Run, other: Caller, kind: str, theirs: str, word: str) -> None:
+    """What another tenant's directory pushed is, by its id and by its name, what nobody pushed."""
+    name, none = PUSHED[kind], canary_word(-4, run.chance.getrandbits(40))
+    listed = run.api.http.get(f"/scim/v2/{kind}", headers=other.headers, params={"count": 200})
+    if listed.status_code != 200 or word in listed.text or theirs in listed.text:
+        run.leak(other, f"{kind}: another tenant's are listed")
+    for field in (name, "externalId", "id"):
+        wanted = {name: f"{kind}-{word}", "externalId": word, "id": theirs}[field]
+        asked = (f'{field} eq "{value}"' for value in (wanted, str(ABSENT) if field == "id" else none))
+        one, two = (ask(run, other, "GET", f"/scim/v2/{kind}", params={"filter": each}) for each in asked)
+        alike(run, other, one, two, f"{kind} by {field}")
+    bodies: dict[str, Any] = {"GET": {}, "DELETE": {}, "PUT": {"json": {name: none}}, "PATCH": {"json": PATCHED}}
+    for method, more in bodies.items():
+        one, two = (ask(run, other, method, f"/scim/v2/{kind}/{{id}}", at=at, **more) for at in (theirs, ABSENT))
+        alike(run, other, one, two, f"{method} of {kind}")
+    members = ({"displayName": none, "members": [{"value": str(at)}]} for at in (theirs, ABSENT))
+    one, two = (ask(run, other, "POST", "/scim/v2/Groups", json=body) for body in members)
+    alike(run, other, one, two, f"a member of another tenant's {kind}")
 
 
 def probe_sources(run: Run, caller: Caller) -> None:

@@ -24,6 +24,9 @@ def test_no_probe_leaks(api: Api) -> None:
     run = opened(api, seed=1)
     visible = sum(admits(realm, c.who, s) for realm in run.realms for c in run.callers for s in realm.secrets)
     assert visible > 50  # the world is not such that nobody sees anything
+    tokens = ("token u1 g2 g4", "token u1 ")
+    by_claims, without = (next(c for c in run.callers if c.name.endswith(token)) for token in tokens)
+    assert run.items(by_claims, visible=True) != run.items(without, visible=True)  # a token's groups tell
     for _ in chain(sweep(run), wander(run, SLICE)):
         pass
     assert run.tally.leaks == []

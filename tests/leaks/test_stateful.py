@@ -1,4 +1,5 @@
-"""Grants, revocations, groups, moves, versions, deletions and searches in any order, against the reference.
+"""Grants, revocations, tokens, groups of a file and of a directory, deactivations, moves, shared sets relabelled,
+versions, deletions and searches in any order, against the reference.
 
 The model holds what each document is under; the product must at each search show exactly what the reference allows.
 """
@@ -6,8 +7,10 @@ The model holds what each document is under; the product must at each search sho
 import random
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Literal
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,25 +22,34 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from core.errors import Unauthenticated
 from core.labels import make_labels
-from core.records import Labels, Mode, Principal, SearchRequest, Submitted
+from core.records import DirectoryGroup, DirectoryUser, Labels, MemberEdit, Mode, Principal, SearchRequest, Submitted
 from ingest.erase import erase
 from retrieval.search import Searcher, search
-from store import documents
+from store import access, directory, documents
 from store.pool import writing
 from store.profiles import ensure_tenant
 from tests.conftest import World
-from tests.integration.rows import read_text
+from tests.integration.rows import fetch, read_text_as
 from tests.leaks.world import COMMON, GROUPS, PEOPLE, SCALE, Grants, may_see, meet, store_grants
 
 WHO = PEOPLE[:3]
 SOME_GROUPS = GROUPS[:4]
+PUSHED = SOME_GROUPS[:2]  # a directory pushes members of these as well
+CLAIMS = st.lists(st.sampled_from(SOME_GROUPS), min_size=1, max_size=3, unique=True).map(tuple)
+UNDER = """
+    SELECT 0, id FROM documents WHERE label_set_id = %(set)s
+    UNION ALL SELECT version, document_id FROM versions WHERE label_set_id = %(set)s
+"""
 LABELS = st.builds(
     make_labels,
     st.lists(st.sampled_from((*WHO, *SOME_GROUPS, "public")), min_size=1, max_size=4),
     st.lists(st.sampled_from((*WHO, *SOME_GROUPS)), max_size=1),
     st.sampled_from(SCALE[:3]),
 )
+Op = Literal["add", "remove", "replace"]
+OPS: tuple[Op, ...] = ("add", "remove", "replace")
 NUMBERS = count()
 
 
@@ -66,7 +78,8 @@ class Tenant(RuleBasedStateMachine):
 
     base: World
     searcher: Searcher
-    searches: list[int]
+    searches: list[int]  # how many documents each found
+    by_claims: list[int]  # of how many of the tenant's the token's groups decided
 
     @initialize()
     def start(self) -> None:
@@ -74,12 +87,65 @@ class Tenant(RuleBasedStateMachine):
             tenant = ensure_tenant(conn, f"stateful-{next(NUMBERS)}", self.base.profile.id)
         self.world, self.grants, self.docs = replace(self.base, tenant_id=tenant), Grants(), dict[str, Model]()
         self.step = 0
-        for name, labels in (("a", make_labels(["public"])), ("b", make_labels([WHO[0], SOME_GROUPS[0]]))):
+        self.pushed: frozenset[tuple[str, str]] = frozenset()
+        self.claims: dict[str, tuple[str, ...]] = dict.fromkeys(WHO, ())
+        with writing(self.base.store) as conn:
+            self.users = {who: directory.create_user(conn, tenant, DirectoryUser(who.removeprefix("user:"))).id
+                          for who in WHO}  # fmt: skip
+            self.groups = {group: directory.create_group(conn, tenant, DirectoryGroup(group.removeprefix("group:")),
+                                                         ()).id for group in PUSHED}  # fmt: skip
+        starting = (["public"], [WHO[0], SOME_GROUPS[0]], SOME_GROUPS[1:3])
+        for name, labels in zip("abc", map(make_labels, starting), strict=True):
             self._submit(name, labels, at_once=True)
 
     def _grant(self, grants: Grants) -> None:
         self.grants = grants
         store_grants(self.world, grants)
+
+    @property
+    def held(self) -> Grants:
+        """The file's grants with the directory's."""
+        return replace(self.grants, memberships=self.grants.memberships | self.pushed)
+
+    def _who(self, subject: str) -> Principal:
+        return replace(self.world.who(subject), claims=self.claims[subject])
+
+    @rule(who=st.sampled_from(WHO), claims=CLAIMS)
+    def come_with_a_token(self, who: str, claims: tuple[str, ...]) -> None:
+        self.claims = {**self.claims, who: claims}
+
+    @rule(group=st.sampled_from(PUSHED), members=st.sets(st.sampled_from(WHO)), op=st.sampled_from(OPS))
+    def push_members(self, group: str, members: set[str], op: Op) -> None:
+        edit = MemberEdit(op, tuple(self.users[who] for who in members))
+        with writing(self.world.store) as conn:
+            directory.locked_group(conn, self.world.tenant_id, self.groups[group])
+            directory.edit_members(conn, self.world.tenant_id, self.groups[group], [edit])
+        named = frozenset((who, group) for who in members)
+        others = frozenset(pair for pair in self.pushed if pair[1] != group)
+        changed = {"add": self.pushed | named, "remove": self.pushed - named, "replace": others | named}
+        self.pushed = changed[op]
+
+    @rule(who=st.sampled_from(WHO), active=st.sampled_from((True, True, False)))
+    def deactivate(self, who: str, active: bool) -> None:
+        with writing(self.world.store) as conn:
+            old = directory.locked_user(conn, self.world.tenant_id, self.users[who])
+            directory.change_user(conn, self.world.tenant_id, self.users[who], replace(old.user, active=active))
+        self.grants = replace(self.grants, closed=self.grants.closed - {who} if active else self.grants.closed | {who})
+
+    @precondition(lambda self: self.docs)
+    @rule(data=st.data(), labels=LABELS)
+    def relabel_a_shared_set(self, data: st.DataObject, labels: Labels) -> None:
+        """Which documents and versions share the set is the product's to tell; what each is under, the model's."""
+        doc = self.docs[data.draw(st.sampled_from(sorted(self.docs)))]
+        ((shared,),) = fetch(self.world, "SELECT label_set_id FROM documents WHERE id = %s", doc.id)
+        with writing(self.world.store) as conn:
+            under = conn.execute(UNDER, {"set": shared}).fetchall()
+            access.relabel_set(conn, self.world.tenant_id, shared, labels)
+        assert (0, doc.id) in under
+        for version, document_id in under:
+            other = next(each for each in self.docs.values() if each.id == document_id)
+            other.in_force = labels if version == 0 else other.in_force
+            other.labels |= {version: labels} if version else {}
 
     @rule(member=st.sampled_from((*WHO, *SOME_GROUPS, "public")), group=st.sampled_from(SOME_GROUPS))
     def grant(self, member: str, group: str) -> None:
@@ -147,30 +213,42 @@ class Tenant(RuleBasedStateMachine):
     def delete(self, data: st.DataObject) -> None:
         doc = self.docs.pop(data.draw(st.sampled_from(sorted(self.docs))))
         erase(self.world.store, self.world.blobs, self.world.tenant_id, doc.id, by="service:test")
-        assert all(read_text(self.world, who, doc.id, n) is None for who in WHO for n in doc.words)
+        left = [self._who(who) for who in WHO if who not in self.grants.closed]
+        assert all(read_text_as(self.world, who, doc.id, n) is None for who in left for n in doc.words)
 
     @invariant()
     def ask(self) -> None:
         self.step += 1
         mode: Mode = ("hybrid", "dense", "lexical")[self.step // 3 % 3]
-        self._ask(self.world.who(WHO[self.step % 3]), mode)
+        self._ask(self._who(WHO[self.step % 3]), mode)
 
     def _ask(self, principal: Principal, mode: Mode) -> None:
+        if principal.subject in self.grants.closed:
+            with pytest.raises(Unauthenticated):
+                search(self.searcher, principal, SearchRequest(COMMON, mode=mode, top_k=50))
+            return
         found = search(self.searcher, principal, SearchRequest(COMMON, mode=mode, top_k=50))
         expected = {doc.words[doc.current] for doc in self.docs.values()
-                    if doc.current and may_see(self.grants, principal, doc.in_force)}  # fmt: skip
+                    if doc.current and may_see(self.held, principal, doc.in_force)}  # fmt: skip
         assert not found.degraded
         assert {passage.text.split()[1] for passage in found.passages} == expected
         self.searches.append(len(expected))
+        bare = replace(principal, claims=())
+        self.by_claims.append(sum(may_see(self.held, principal, doc.in_force) != may_see(self.held, bare, doc.in_force)
+                                  for doc in self.docs.values() if doc.current))  # fmt: skip
 
     @precondition(lambda self: self.docs)
     @rule(who=st.sampled_from(WHO))
     def read_every_version(self, who: str) -> None:
-        principal = self.world.who(who)
+        principal = self._who(who)
+        if who in self.grants.closed:
+            with pytest.raises(Unauthenticated):
+                read_text_as(self.world, principal, next(iter(self.docs.values())).id)
+            return
         for doc in self.docs.values():
             for version, word in doc.words.items():
-                seen = all(may_see(self.grants, principal, each) for each in (doc.in_force, doc.labels[version]))
-                text = read_text(self.world, who, doc.id, version)
+                seen = all(may_see(self.held, principal, each) for each in (doc.in_force, doc.labels[version]))
+                text = read_text_as(self.world, principal, doc.id, version)
                 if text is not None:  # a version that was overtaken before it was indexed has none
                     assert seen and word in text
                 elif version == doc.current:
@@ -179,10 +257,13 @@ class Tenant(RuleBasedStateMachine):
 
 def test_no_order_of_changes_shows_or_hides_too_much(world: World, searcher: Searcher) -> None:
     searches: list[int] = []
-    machine = type("Machine", (Tenant,), {"base": world, "searcher": searcher, "searches": searches})
+    by_claims: list[int] = []
+    shared = {"base": world, "searcher": searcher, "searches": searches, "by_claims": by_claims}
+    machine = type("Machine", (Tenant,), shared)
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=15, stateful_step_count=30, deadline=None, derandomize=True, database=None,
+        settings=settings(max_examples=25, stateful_step_count=30, deadline=None, derandomize=True, database=None,
                           suppress_health_check=list(HealthCheck)),
     )  # fmt: skip
     assert sum(found > 0 for found in searches) > 3 and sum(found == 0 for found in searches) > 3
+    assert sum(decided > 0 for decided in by_claims) > 3

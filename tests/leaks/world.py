@@ -28,15 +28,18 @@ FATES = ("plain", "plain", "moved", "replaced", "pending", "deleted")
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """A tenant's (member, group) pairs and its clearances."""
+    """A tenant's (member, group) pairs, its clearances, and whom its directory deactivated."""
 
     memberships: frozenset[tuple[str, str]] = frozenset()
     clearances: tuple[tuple[str, str], ...] = ()
+    closed: frozenset[str] = frozenset()
 
 
-def held_by(grants: Grants, subject: str) -> set[str]:
-    """The subject, `public`, and every group reached, by a fixed point."""
-    held = {subject, "public"}
+def held_by(grants: Grants, subject: str, claims: Iterable[str] = ()) -> set[str]:
+    """The subject, `public`, what its token claims, and every group reached, by a fixed point; of the closed, none."""
+    if subject in grants.closed:
+        return set()
+    held = {subject, "public", *claims}
     while more := {group for member, group in grants.memberships if member in held} - held:
         held |= more
     return held
@@ -49,7 +52,7 @@ def may_see(grants: Grants, who: Principal, labels: Labels) -> bool:
     if who.bypass:
         opened = ceiling is None or bool(allow & set(ceiling))
     else:
-        held = held_by(grants, who.subject)
+        held = held_by(grants, who.subject, who.claims)
         opened = bool(allow & (held if ceiling is None else held & set(ceiling))) and not held & set(labels.deny)
         limits.append(dict(grants.clearances).get(who.subject, "internal"))
     return opened and all(SCALE.index(labels.classification) <= SCALE.index(limit) for limit in limits)
