@@ -186,6 +186,7 @@ class HeldOut(BaseModel):
 
     label: str
     path: list[str]
+    claimed: bool
 
 
 class ClearanceOut(BaseModel):
@@ -214,7 +215,8 @@ class ExplanationOut(BaseModel):
     model_config = _example(
         {"document_id": DOCUMENT, "subject": "user:ana@acme.example", "decision": "visible", "epoch": 1767225600000000,
          "external_id": "handbook/travel.md", "indexed": True, "label_set_id": 12, "labels": LABELS,
-         "allowed_by": [{"label": "group:staff", "path": ["user:ana@acme.example", "group:ops", "group:staff"]}],
+         "allowed_by": [{"label": "group:staff", "path": ["user:ana@acme.example", "group:ops", "group:staff"],
+                         "claimed": False}],
          "denied_by": [], "clearance": {"classification": "internal", "own": False, "reaches": True}}
     )  # fmt: skip
 

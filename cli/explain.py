@@ -11,7 +11,7 @@ from cli.options import as_json, pass_settings, show, table
 from cli.stack import opened_store, tenant_of
 from core.config import Settings
 from core.errors import Invalid, InvalidRules
-from core.labels import check_subject, make_labels
+from core.labels import check_label, check_subject, make_labels
 from core.records import Principal
 from ingest.preview import proposed_labels
 from ingest.rules import read_rules
@@ -32,19 +32,22 @@ def access_group() -> None:
 @access_group.command("explain", epilog="Example: citadel access explain --as user:ana@acme.example handbook/travel.md")
 @click.argument("document")
 @click.option("--as", "subject", required=True, help="Whose sight to explain, e.g. user:ana@acme.example.")
+@click.option("--claim", "claims", multiple=True, help="A label that the person's token gives, e.g. group:hr; repeat.")
 @as_json
 @pass_settings
-def explain_command(settings: Settings, document: str, subject: str, as_json: bool) -> None:
+def explain_command(settings: Settings, document: str, subject: str, claims: tuple[str, ...], as_json: bool) -> None:
     """Say what decides whether somebody sees DOCUMENT, an id or a source's own name for it."""
     subject = check_subject(subject)
     with opened_store(settings) as store:
         tenant_id = tenant_of(store, settings)
         operator = Principal(tenant_id, OPERATOR, bypass=True)
+        asked = Principal(tenant_id, subject, claims=tuple(sorted({check_label(claim) for claim in claims})))
         with reading_tenant(store, tenant_id) as conn:
             document_id = document_named(conn, operator, document)
-            found = explain(conn, operator, Principal(tenant_id, subject), document_id)
+            found = explain(conn, operator, asked, document_id)
         audit.record(store, tenant_id, "access.explain", actor=ACTOR, resource=f"document:{document_id}",
-                     detail={"as": subject, "decision": found.decision, "epoch": found.epoch})  # fmt: skip
+                     detail={"as": subject, "claims": asked.claims, "decision": found.decision,
+                             "epoch": found.epoch})  # fmt: skip
     show(found, as_json, as_text(found))
 
 
@@ -79,7 +82,7 @@ def _why(found: Explanation) -> str:
 
 
 def _way(held: Held) -> str:
-    return " → ".join(held.path)
+    return " → ".join(held.path) + (" (claimed by the token)" if held.claimed else "")
 
 
 @access_group.command("diff", epilog="Example: citadel access diff new-rules.yaml --source handbook")

@@ -37,6 +37,7 @@ class Held:
 
     label: str
     path: tuple[str, ...]
+    claimed: bool = False  # the path starts at a label that the token gives
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def explain(conn: Conn, operator: Principal, asked: Principal, document_id: UUID
         return Explanation(document_id, asked.subject, "absent", epoch)
     external_id, indexed, label_set_id, allow, deny, classification = row
     paths = held_paths(conn, asked)
-    allowed, denied = _held(paths, allow), _held(paths, deny)
+    allowed, denied = _held(asked, paths, allow), _held(asked, paths, deny)
     clearance = _clearance(conn, asked, classification)
     decision = _decision(allowed, denied, clearance)
     visible = label_set_id in access.visible_label_sets(conn, asked)
@@ -122,8 +123,9 @@ def held_paths(conn: Conn, asked: Principal) -> dict[str, tuple[str, ...]]:
     return paths
 
 
-def _held(paths: dict[str, tuple[str, ...]], labels: Iterable[str]) -> tuple[Held, ...]:
-    held = (Held(label, paths[label]) for label in labels if label in paths)
+def _held(asked: Principal, paths: dict[str, tuple[str, ...]], labels: Iterable[str]) -> tuple[Held, ...]:
+    own = (asked.subject, PUBLIC)
+    held = (Held(label, paths[label], paths[label][0] not in own) for label in labels if label in paths)
     return tuple(sorted(held, key=lambda each: (len(each.path), each.label)))
 
 

@@ -66,6 +66,30 @@ def test_each_way_to_decide_is_told(world: World) -> None:
     assert (absent.decision, absent.labels, absent.external_id) == ("absent", None, None)
 
 
+def test_what_a_token_claims_is_explained_as_claimed(api: Api) -> None:
+    world = api.world
+    world.groups({"group:staff": ["group:ops"], "group:hr": ["user:ana"], "group:left": ["group:gone"]})
+    document = world.add("d", "text", ("group:staff", "group:hr"), deny=("group:left",)).document_id
+    expected: dict[tuple[str, tuple[str, ...]], tuple[str, list[tuple[list[str], bool]]]] = {
+        ("user:eve", ()): ("no_label_held", []),
+        ("user:eve", ("group:ops",)): ("visible", [(["group:ops", "group:staff"], True)]),
+        ("user:ana", ("group:staff",)): ("visible", [(["group:staff"], True), (["user:ana", "group:hr"], False)]),
+        ("user:ana", ("group:gone", "group:ops")): ("denied", [(["group:gone", "group:left"], True)]),
+    }
+    key = api.key("watch", "operate")
+    for (subject, claims), (decision, ways) in expected.items():
+        asked = {"as": subject, "document_id": str(document), "claims": list(claims)}
+        told = api.http.get("/v1/access/explain", headers=key, params=asked).json()
+        deciding = told["denied_by"] if decision == "denied" else told["allowed_by"]
+        assert (told["decision"], [(held["path"], held["claimed"]) for held in deciding]) == (decision, ways), asked
+        who = Principal(world.tenant_id, subject, claims=claims)
+        assert (world.scope_of(who).label_set_ids != ()) == (decision == "visible")  # what such a token opens
+    refused = api.http.get("/v1/access/explain", headers=key, params={**asked, "claims": ["staff"]})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_label")
+    kept = fetch(world, "SELECT detail -> 'claims' FROM audit WHERE action = 'access.explain' ORDER BY seq")
+    assert [row[0] for row in kept] == [sorted(claims) for _, claims in expected]
+
+
 def test_what_the_operators_own_key_does_not_reach_is_absent(world: World) -> None:
     hidden = world.add("d", "text", ("group:hr",)).document_id
     cut = replace(operator(world), ceiling=("group:it",))
@@ -136,7 +160,7 @@ def test_the_route_explains_to_operators_and_writes_it_down(api: Api) -> None:
     assert found.status_code == 200
     body = found.json()
     assert (body["decision"], body["allowed_by"]) == (
-        "visible", [{"label": "group:staff", "path": [ANA, "group:staff"]}]
+        "visible", [{"label": "group:staff", "path": [ANA, "group:staff"], "claimed": False}]
     )  # fmt: skip
     absent = api.http.get("/v1/access/explain", params={**params, "document_id": str(uuid4())}, headers=headers)
     assert absent.status_code == 200 and absent.json()["decision"] == "absent" and absent.json()["labels"] is None
@@ -279,6 +303,9 @@ def test_the_commands(world: World, environment: dict[str, str], tmp_path: Path)
     assert f"{ANA} sees handbook" in told and f"{ANA} → group:ops → group:staff" in told
     assert "does not see" in run(environment, "explain", "--as", BEN, str(submitted.document_id))
     assert "there is no document" in run(environment, "explain", "--as", BEN, str(uuid4()))
+    claimed = run(environment, "explain", "--as", BEN, "--claim", "group:ops", "handbook")
+    assert f"{BEN} sees handbook" in claimed and "group:ops → group:staff (claimed by the token)" in claimed
+    run(environment, "explain", "--as", BEN, "--claim", "ops", "handbook", status=2)
     run(environment, "explain", "--as", "group:staff", "handbook", status=2)
     run(environment, "explain", "--as", ANA, "no such", status=2)
     found = json.loads(run(environment, "explain", "--as", ANA, "handbook", "--json"))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.leaks.asking import ABSENT, Caller, Run, alike, ask, raw_of, shows
-from tests.leaks.world import PEOPLE, canary_word
+from tests.leaks.world import GROUPS, PEOPLE, canary_word
 
 
 def probe_jobs(run: Run, caller: Caller) -> None:
@@ -57,17 +57,18 @@ def probe_job(run: Run, caller: Caller) -> None:
 def probe_explain(run: Run, caller: Caller) -> None:
     """What the key does not reach is explained as what is absent; to all but operators, nothing is explained."""
     path, asked = "/v1/access/explain", run.chance.choice(PEOPLE)
+    claims = run.chance.sample(GROUPS, run.chance.randint(0, 2))
     item = run.chance.choice(run.items(caller, visible=False))
     answers = []
     for at in (str(item.id), str(ABSENT)):  # the answer repeats the id that was asked about, and tells nothing by it
-        params = {"as": asked, "document_id": at}
+        params = {"as": asked, "document_id": at, "claims": claims}
         answer = run.api.http.get(path, headers=caller.headers, params=params)
         answers.append((answer.status_code, answer.text.replace(at, "")))
     if answers[0] != answers[1]:
         run.leak(caller, "explain: hidden and absent differ")
     own = run.items(caller, visible=True) if caller.operator else []
     for target in [seen.id for seen in own] or [ABSENT]:
-        answer = ask(run, caller, "GET", path, params={"as": asked, "document_id": str(target)})
+        answer = ask(run, caller, "GET", path, params={"as": asked, "document_id": str(target), "claims": claims})
         if (answer.status_code == 200) != caller.operator:
             run.leak(caller, f"explain: {answer.status_code}")
 

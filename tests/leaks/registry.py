@@ -61,7 +61,7 @@ FIELDS: dict[str, dict[str, str]] = {
     "ExplanationOut": dict.fromkeys(
         ("document_id", "subject", "decision", "epoch", "external_id", "indexed", "label_set_id", "labels",
          "allowed_by", "denied_by", "clearance"), "explain"),
-    "HeldOut": dict.fromkeys(("label", "path"), "explain"),
+    "HeldOut": dict.fromkeys(("label", "path", "claimed"), "explain"),
     "ClearanceOut": dict.fromkeys(("classification", "own", "reaches"), "explain"),
     "CitationOut": dict.fromkeys(
         ("marker", "document_id", "external_id", "version", "title", "uri", "page", "heading_path", "start", "end",
