@@ -31,6 +31,7 @@ class Part:
     headings: tuple[Heading, ...]  # outermost first; of a heading: itself last
     page: int | None
     context: str
+    own: tuple[int, int] | None  # the element itself, to which its page belongs; None where no element holds the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def outline(parsed: ParsedDocument) -> tuple[Part, ...]:
     """The document's parts in order. Together they hold every character of the text that is not white space."""
     parts: list[Part] = []
     headings: tuple[Heading, ...] = ()
-    for element, start, end in _covering(parsed):
+    for element, is_own, start, end in _covering(parsed):
         span = trim(parsed.text, start, end)
         if span is None:
             continue
@@ -55,7 +56,8 @@ def outline(parsed: ParsedDocument) -> tuple[Part, ...]:
             level = max(element.level, 1)
             title = heading_title(parsed.text[element.start : element.end])
             headings = (*(heading for heading in headings if heading.level < level), Heading(title, level, span[0]))
-        parts.append(Part(element.kind, *span, headings, element.page, element.context))
+        own = trim(parsed.text, element.start, element.end) if is_own else None
+        parts.append(Part(element.kind, *span, headings, element.page, element.context, own))
     return tuple(parts)
 
 
@@ -76,10 +78,14 @@ def heading_title(text: str) -> str:
 
 
 def locate(parts: Sequence[Part], start: int, end: int) -> Place:
-    """The pages, headings and contexts of the parts that the span touches; an unknown page stays unknown."""
+    """The headings and contexts of the parts that the span touches, and the pages of the elements that it has text of.
+
+    An unknown page stays unknown.
+    """
     first = bisect_right(parts, start, key=lambda part: part.end)
     touched = parts[first : bisect_left(parts, end, key=lambda part: part.start)]
-    pages = [part.page for part in touched if part.page is not None]
+    held = [part for part in touched if part.own and part.own[0] < end and start < part.own[1]]
+    pages = [part.page for part in held if part.page is not None]
     contexts = tuple(dict.fromkeys(part.context for part in touched if part.context))
     return Place(min(pages, default=None), max(pages, default=None), shared_headings(touched), contexts)
 
@@ -94,9 +100,9 @@ def shared_headings(parts: Sequence[Part]) -> tuple[Heading, ...]:
     return shared
 
 
-def _covering(parsed: ParsedDocument) -> Iterator[tuple[Element, int, int]]:
+def _covering(parsed: ParsedDocument) -> Iterator[tuple[Element, bool, int, int]]:
     """Each element with its span, and what no element holds: marks go with the element on their line, the rest is
-    paragraphs. Raises ValueError for elements that overlap."""
+    paragraphs, for which the second value is false. Raises ValueError for elements that overlap."""
     text = parsed.text
     elements = [element for element in parsed.elements if trim(text, element.start, element.end)]
     start = 0  # of the element to come, with the marks before it
@@ -107,12 +113,12 @@ def _covering(parsed: ParsedDocument) -> Iterator[tuple[Element, int, int]]:
             raise ValueError(f"elements overlap or are out of order at {gap_end}: the parser is wrong")
         head, tail = _marks(text, gap_start, gap_end, before is not None)
         if before:
-            yield before, start, head
+            yield before, True, start, head
         else:
             head = gap_start
         start = tail if after else len(text)
         page = before.page if before and after and before.page == after.page else None
-        yield Element("paragraph", head, start, page=page), head, start
+        yield Element("paragraph", head, start, page=page), False, head, start
 
 
 def _marks(text: str, start: int, end: int, any_before: bool) -> tuple[int, int]:
