@@ -211,6 +211,19 @@ def test_another_tenant_sees_nothing(world: World, neighbour: World) -> None:
         assert seen_by(neighbour, who) == set()
 
 
+def test_the_definition_itself_names_no_label_set_of_another_tenant(world: World, neighbour: World) -> None:
+    """Asked as maintenance, which row-level security shows every tenant's rows."""
+    neighbour.groups({"group:staff": ["user:ana"]}, {"user:ana": "restricted"})
+    wanted = [make_labels(["public"]), make_labels(["user:ana"]), make_labels(["group:staff"])]
+    with writing(world.store) as conn:
+        ours, theirs = ([access.intern_labels(conn, each.tenant_id, labels) for labels in wanted]
+                        for each in (world, neighbour))  # fmt: skip
+        found = [set(access.visible_label_sets(conn, replace(each.who("user:ana"), bypass=bypass)))
+                 for each in (world, neighbour) for bypass in (False, True)]  # fmt: skip
+        nobodys = {row[0] for row in conn.execute("SELECT id FROM label_sets WHERE allow = '{}'").fetchall()}
+    assert [seen - nobodys for seen in found] == [set(ours[:2]), set(ours), set(theirs), set(theirs)]
+
+
 def test_label_sets_of_another_tenant_in_the_setting_show_nothing(world: World, neighbour: World) -> None:
     world.add("ours", "our text", ("public",))
     neighbour.add("theirs", "their text", ("public",))
