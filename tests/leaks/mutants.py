@@ -25,11 +25,10 @@ ROOT = Path(__file__).parents[2]
 CACHE, AUDIT = "tests/integration/test_scope_cache.py", "tests/integration/test_audit.py"
 KILL_LIST = (
     "tests/unit/test_labels.py",
+    "tests/unit/test_scopes.py",
     "tests/integration/test_scope_identity.py",
     "tests/integration/test_access.py",
     f"{CACHE}::test_a_kept_scope_asks_the_definition_no_second_time",
-    f"{CACHE}::test_principals_that_differ_in_anything_share_no_scope",
-    f"{CACHE}::test_tenants_with_the_same_names_share_no_scope",
     f"{CACHE}::test_what_a_transaction_resolves_of_its_own_changes_is_not_kept",
     f"{AUDIT}::test_a_search_leaves_who_for_whom_what_and_through_which_label_sets",
     f"{AUDIT}::test_reads_leave_a_row_each",
@@ -220,6 +219,7 @@ MUTANTS = (
     _unkeyed("ceiling", "    ceiling: tuple[str, ...] | None = None  # allow labels that the credential", " = None"),
     _unkeyed("clearance", "    max_classification: str | None = None  # the credential's own", " = None"),
     _unkeyed("bypass", "    bypass: bool = False  # an operator acting", " = False"),
+    _unkeyed("one who asks for it", "    via: str | None = None  # service:<key>", " = None"),
     _unkeyed("claims", "    claims: tuple[str, ...] = ()", " = ()"),
     _code("a kept scope is entered at any epoch", "store/access.py", "AND epoch = %(epoch)s AND newest",
           "AND %(epoch)s::bigint IS NOT NULL AND newest"),
