@@ -134,6 +134,7 @@ class _Needs:
 
     scopes: frozenset[str]
     itself: bool = False  # for writes: made by the caller, not in a user's name
+    whole: bool = False  # for what writes to all documents, which a ceiling does not limit
 
     def __call__(self, request: Request, service: ServiceDep, caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
         with refusals_recorded(service, request, caller.principal.tenant_id, caller.actor, caller.acting_for):
@@ -145,12 +146,15 @@ class _Needs:
             raise Forbidden(f"this key or token lacks the scope {' or '.join(sorted(self.scopes))}")
         if self.itself and caller.delegated:
             raise Forbidden("this call is made by the key itself: leave out X-Citadel-Act-For")
+        if self.whole and caller.limited:
+            raise Forbidden("a key or token that does not reach every document neither adds nor refreshes sources")
 
 
 Reader = Annotated[Caller, Depends(_Needs(frozenset({"search"})))]
 Writer = Annotated[Caller, Depends(_Needs(frozenset({"ingest"}), itself=True))]
 Watcher = Annotated[Caller, Depends(_Needs(frozenset({"ingest", "operate"}), itself=True))]
 Operator = Annotated[Caller, Depends(_Needs(frozenset({"operate"}), itself=True))]
+FullOperator = Annotated[Caller, Depends(_Needs(frozenset({"operate"}), itself=True, whole=True))]
 Provisioner = Annotated[Caller, Depends(_Needs(frozenset({"provision"}), itself=True))]
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body
 
 from api.answers import RefreshOut, SourceOut, SourcesOut, source_out
-from api.deps import Operator, ServiceDep, Watcher
+from api.deps import FullOperator, ServiceDep, Watcher
 from api.schemas import RefreshIn, SourceIn
 from ingest.schedule import add_folder, check_root, request_refresh
 from store import sources
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/sources", tags=["sources"])
 
 
 @router.post("", status_code=201, response_model=SourceOut, summary="Add a source")
-def post_source(body: SourceIn, caller: Operator, service: ServiceDep) -> SourceOut:
+def post_source(body: SourceIn, caller: FullOperator, service: ServiceDep) -> SourceOut:
     """A folder, refreshed on its cron schedule or on request. It lies below one of the installation's source roots."""
     check_root(body.path, service.source_roots)
     config = {"path": body.path} | ({"uri_prefix": body.uri_prefix} if body.uri_prefix else {})
@@ -35,7 +35,7 @@ def get_sources(caller: Watcher, service: ServiceDep) -> SourcesOut:
 
 @router.post("/{source_id}/refresh", status_code=202, response_model=RefreshOut, summary="Refresh a source now")
 def post_refresh(
-    source_id: UUID, caller: Operator, service: ServiceDep, body: Annotated[RefreshIn | None, Body()] = None
+    source_id: UUID, caller: FullOperator, service: ServiceDep, body: Annotated[RefreshIn | None, Body()] = None
 ) -> RefreshOut:
     """Accepts a refresh job."""
     allow = body is not None and body.allow_mass_delete

@@ -318,6 +318,17 @@ def test_no_route_tells_anything_of_a_hidden_document(api: Api, hidden: str) -> 
     assert CANARY in ben.text  # there is something to be told
 
 
+def test_an_operator_with_a_ceiling_neither_adds_nor_refreshes_sources(api: Api) -> None:
+    """A refresh submits and deletes, and neither is limited by a ceiling."""
+    whole, cut = api.key("whole", "operate"), api.key("cut", "operate", ceiling=("public",))
+    body = {"name": "s", "path": "/x"}
+    assert api.http.post("/v1/sources", json=body, headers=cut).status_code == 403
+    source = api.http.post("/v1/sources", json=body, headers=whole).json()["source_id"]
+    refresh = f"/v1/sources/{source}/refresh"
+    assert api.http.post(refresh, json={"allow_mass_delete": True}, headers=cut).status_code == 403
+    assert api.http.post(refresh, headers=whole).status_code == 202
+
+
 def test_activity_tells_operators_more(api: Api) -> None:
     api.world.add("d", CANARY)
     told = {}
