@@ -26,7 +26,7 @@ from core.records import Mode, Principal, SearchRequest
 from models.fake_embedder import FakeEmbedder
 from retrieval.lexical import RankBm25Index
 from retrieval.search import POOL, Searcher, search
-from store import access, changes, chunks
+from store import access, changes, chunks, vectors
 from store.chunks import Scan
 from store.pool import reading_tenant, writing
 from store.scopes import ScopeCache
@@ -106,7 +106,7 @@ def filtering(bench: Bench, repeat: int) -> dict[str, float]:
         def under() -> list[int]:
             with reading_tenant(bench.store, bench.tenant_id) as conn:
                 scope = access.enter_scope(conn, who, kept)
-                found = chunks.nearest(conn, Scan(scope, bench.profile.id), query, POOL)
+                found = vectors.nearest(conn, Scan(scope, bench.profile.id), query, POOL)
                 return list(chunks.read_rows(conn, [candidate.chunk_id for candidate in found]))
 
         assert sorted(without()) == sorted(under()) != []

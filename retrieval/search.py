@@ -12,11 +12,12 @@ from core.records import AccessScope, Candidate, ChunkRow, Principal, SearchAnsw
 from models.embedder import Embedder, check_model
 from models.reranker import Reranker
 from retrieval.assemble import assemble
+from retrieval.dense import nearest_each
 from retrieval.fuse import convex
 from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
 from retrieval.rerank import RERANK_POOL, rerank
-from retrieval.stages import Stages, StageThreads
+from retrieval.stages import Proposed, Stages, StageThreads
 from retrieval.trail import record_search
 from store import access, changes, chunks, documents, profiles
 from store.chunks import Scan
@@ -119,16 +120,15 @@ def _spans(searcher: Searcher, principal: Principal, spans: Sequence[documents.S
         return documents.read_spans(conn, spans)
 
 
-def _dense(searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float) -> list[Candidate]:
+def _dense(searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float) -> Proposed:
     vectors = searcher.questions.vectors(searcher.embedder, questions)
     with reading(searcher.store, view, timeout_s) as conn:
-        return _best_of([chunks.nearest(conn, scan, vector, POOL) for vector in vectors])
+        found = nearest_each(conn, scan, vectors, POOL)
+    return Proposed(_best_of(found.lists), found.detail())
 
 
-def _lexical(
-    searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float
-) -> list[Candidate]:
-    return _best_of([searcher.lexical.search(question, view, scan, POOL, timeout_s) for question in questions])
+def _lexical(searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float) -> Proposed:
+    return Proposed(_best_of([searcher.lexical.search(each, view, scan, POOL, timeout_s) for each in questions]))
 
 
 def _best_of(lists: list[list[Candidate]]) -> list[Candidate]:

@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from core.errors import DeadlineExceeded, Permanent, Retryable
@@ -34,13 +34,21 @@ LEG_SHARE = 0.5  # of the search's time, for the legs: the rest is for reading, 
 
 
 @dataclass(frozen=True, slots=True)
+class Proposed:
+    """What a leg came to, and what is told of how."""
+
+    candidates: list[Candidate]
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Leg:
     """A leg under way."""
 
     name: str
     started: float
     deadline: float  # on time.monotonic's clock
-    future: Future[list[Candidate]]
+    future: Future[Proposed]
 
 
 class Stages:
@@ -61,7 +69,7 @@ class Stages:
         yield detail
         self._activity.append(Stage(name, _ms_since(started), detail))
 
-    def start(self, name: str, leg: Callable[..., list[Candidate]], *arguments: Any) -> Leg:
+    def start(self, name: str, leg: Callable[..., Proposed], *arguments: Any) -> Leg:
         """Run a leg beside others; it is given the seconds that it has as its last argument."""
         started = time.monotonic()
         left_s = max(0.001, self._legs_until - started)
@@ -79,8 +87,9 @@ class Stages:
             leg.future.cancel()  # one that waits for a thread is not worth it any more
             self.degrade(leg.name, leg.started, error)
             return []
-        self._activity.append(Stage(leg.name, _ms_since(leg.started), {"candidates": len(found)}))
-        return found
+        detail = {"candidates": len(found.candidates), **found.detail}
+        self._activity.append(Stage(leg.name, _ms_since(leg.started), detail))
+        return found.candidates
 
     def degrade(self, name: str, started: float, error: Exception) -> None:
         """The answer goes on without this stage, and says so."""

@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from core.records import AccessScope, Candidate, Chunk, ChunkRow, Lease, ParsedDocument
+from core.records import AccessScope, Chunk, ChunkRow, Lease, ParsedDocument
 from store import changes, jobs
 from store.pool import Conn
 
@@ -49,11 +49,6 @@ FLIP = """
         title = coalesce(v.title, v.filename)
     FROM versions v WHERE d.id = %s AND v.document_id = d.id AND v.version = %s
 """
-NEAREST = """
-    SELECT chunk_id, embedding <#> %(query)s AS distance FROM {vectors}
-    WHERE tenant_id = %(tenant)s AND label_set_id = ANY(%(label_sets)s::int[]) {filter}
-    ORDER BY (embedding <#> %(query)s) + 0, chunk_id LIMIT %(k)s
-"""
 VISIBLE_IDS = """
     SELECT chunk_id FROM {vectors} WHERE tenant_id = %(tenant)s AND label_set_id = ANY(%(label_sets)s::int[]) {filter}
     ORDER BY chunk_id
@@ -86,7 +81,15 @@ class Scan:
 
     scope: AccessScope
     profile_id: int
-    where: sql.Composable | None = None  # over documents d, from `retrieval.filters`
+    where: sql.Composable | None = None  # over documents d, from `store.filters`
+
+    def matching(self) -> sql.Composable:
+        """The request's filter, as a further condition on a vector's row."""
+        return sql.SQL("") if self.where is None else sql.SQL(MATCHING).format(self.where)
+
+    def values(self) -> dict[str, object]:
+        """The parameters of every scan."""
+        return {"tenant": self.scope.tenant_id, "label_sets": self.scope.array}
 
 
 def to_index(conn: Conn, document_id: UUID, version: int) -> ToIndex | None:
@@ -132,17 +135,10 @@ def publish(
     return True
 
 
-def nearest(conn: Conn, scan: Scan, query: NDArray[np.float32], k: int) -> list[Candidate]:
-    """The k visible chunks of largest inner product with `query` [dimensions], by an exact scan."""
-    statement = sql.SQL(NEAREST).format(vectors=changes.vectors_table(scan.profile_id), filter=_filter(scan))
-    rows = conn.execute(statement, {**_values(scan), "query": HalfVector(query), "k": k}).fetchall()
-    return [Candidate(chunk_id, -distance) for chunk_id, distance in rows]
-
-
 def visible_ids(conn: Conn, scan: Scan) -> NDArray[np.int64]:
     """Ids of all chunks that the scan may see, ascending."""
-    statement = sql.SQL(VISIBLE_IDS).format(vectors=changes.vectors_table(scan.profile_id), filter=_filter(scan))
-    return np.array([row[0] for row in conn.execute(statement, _values(scan))], dtype=np.int64)
+    statement = sql.SQL(VISIBLE_IDS).format(vectors=changes.vectors_table(scan.profile_id), filter=scan.matching())
+    return np.array([row[0] for row in conn.execute(statement, scan.values())], dtype=np.int64)
 
 
 def indexed_texts(conn: Conn, chunk_ids: Sequence[int]) -> list[tuple[int, str, str]]:
@@ -175,11 +171,3 @@ def _add(
     ]
     with conn.cursor() as cursor:
         cursor.executemany(statement, values)
-
-
-def _filter(scan: Scan) -> sql.Composable:
-    return sql.SQL("") if scan.where is None else sql.SQL(MATCHING).format(scan.where)
-
-
-def _values(scan: Scan) -> dict[str, object]:
-    return {"tenant": scan.scope.tenant_id, "label_sets": scan.scope.array}

@@ -524,9 +524,11 @@ CREATE TABLE label_set_chunks (
     tenant_id    uuid NOT NULL,
     profile_id   int NOT NULL,
     label_set_id int NOT NULL,
-    chunks       int NOT NULL                      -- that came; less than 0: that went
+    chunks       int NOT NULL,                     -- that came; less than 0: that went
+    folded       boolean NOT NULL DEFAULT false    -- the sum of earlier rows
 );
 CREATE INDEX ON label_set_chunks (profile_id, label_set_id) INCLUDE (tenant_id, chunks);
+CREATE INDEX label_set_chunks_new ON label_set_chunks (profile_id, label_set_id) WHERE NOT folded;
 
 -- What `citadel calibrate` measured: from where on which way to the nearest vectors is the right one.
 CREATE TABLE calibrations (
@@ -542,6 +544,8 @@ CREATE TABLE calibrations (
 );
 
 CALL protect('label_set_chunks', 'tenant_id = (SELECT scope_tenant()) AND ' || in_scope());
+-- What a foreign key deletes, it deletes as the owner, and from Postgres 18 on so is it counted.
+CREATE POLICY counting ON label_set_chunks FOR INSERT TO citadel_owner WITH CHECK (true);
 CALL protect('calibrations', 'tenant_id = (SELECT scope_tenant())');
 GRANT SELECT ON label_set_chunks, calibrations TO citadel_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON label_set_chunks, calibrations TO citadel_maintenance;

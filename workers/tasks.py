@@ -9,6 +9,7 @@ from core.config import Settings
 from ingest.attempt import attempt
 from ingest.erase import finish_erasures
 from ingest.schedule import schedule_due
+from store.calibrations import keep_counts
 from workers.process import pipeline_of
 
 ATTEMPT = "citadel.attempt"
@@ -27,4 +28,5 @@ def register(app: Celery, settings: Settings) -> None:
         pipeline = pipeline_of(settings)
         due = schedule_due(pipeline.store)
         finish_erasures(pipeline.store, pipeline.blobs)
+        keep_counts(pipeline.store)
         return due

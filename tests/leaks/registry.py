@@ -74,7 +74,19 @@ FIELDS: dict[str, dict[str, str]] = {
 # What an answer's open objects may hold; documents' own metadata, a source's config and a job's detail apart, which are
 # looked through whole.
 OPEN: dict[str, set[str]] = {
-    "activity": {"stage", "ms", "candidates", "failed", "over_budget", "duplicates", "label_sets", "epoch"},
+    "activity": {
+        "stage",
+        "ms",
+        "candidates",
+        "failed",
+        "over_budget",
+        "duplicates",
+        "label_sets",
+        "epoch",
+        "route",
+        "scanned",
+        "shortfall",
+    },
     "scores": {"fused", "dense", "lexical", "rerank"},
     "checks": {"database", "broker"},
 }
