@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,12 +75,12 @@ class Rows:
 
 
 @contextmanager
-def server_url() -> Iterator[str]:
-    """A Postgres for the length of the benchmark; its settings are the embedded ones, but for durability."""
+def server_url(settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A Postgres for the length of the benchmark; its settings are the embedded ones, but for durability and these."""
     state = Path(tempfile.mkdtemp(prefix="citadel-bench-"))
     state.chmod(0o711)
     try:
-        server = start_postgres(state, durable=False)
+        server = start_postgres(state, durable=False, settings=settings)
         try:
             yield server.url
         finally:
@@ -91,12 +91,12 @@ def server_url() -> Iterator[str]:
 
 
 @contextmanager
-def bench_database(server: str, name: str) -> Iterator[Bench]:
-    """An empty tenant in a database of that name."""
+def bench_database(server: str, name: str, profile: Profile = PROFILE) -> Iterator[Bench]:
+    """An empty tenant on that profile, in a database of that name."""
     url = create_database(server, name)
     migrate(url, PASSWORDS)
     with as_owner(url) as conn:
-        profile = ensure_profile(conn, PROFILE)
+        profile = ensure_profile(conn, profile)
     app, maintenance = (role_url(url, role, password) for role, password in PASSWORDS.items())
     store = open_store(app, maintenance)
     try:

@@ -52,11 +52,11 @@ def as_text(total: int, found: Calibration | None, rows: list[dict[str, Any]]) -
     """What was measured, and what follows from it."""
     if found is None:
         return f"{total:,} chunks: every search scans what its caller may see, which is exact"
-    if found.graph_share > 1:
+    if not found.ef_search:
         rule = "the graph misses too much: every search scans"
     else:
         rule = (
-            f"the graph answers who sees {found.graph_share:.0%} and more than {found.exact_rows:,} chunks; "
-            "what others see is scanned"
+            f"who sees more than {found.exact_rows:,} is answered by the graph, or by a scan where little of what is "
+            "near is visible; all others by a scan"
         )
     return f"{table(rows)}\n{total:,} chunks: {rule}"

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -125,8 +126,8 @@ def _make_cluster(programs: Path, place: Place, memory: Memory, durable: bool) -
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _start(programs: Path, place: Place, log: Path, durable: bool, port: int) -> Running:
-    settings = {**_SETTINGS, **({} if durable else _NOT_DURABLE), "port": str(port)}
+def _start(programs: Path, place: Place, log: Path, durable: bool, others: Mapping[str, str], port: int) -> Running:
+    settings = {**_SETTINGS, **({} if durable else _NOT_DURABLE), **others, "port": str(port)}
     argv = [str(programs / "postgres"), "-D", str(place.folder)]
     argv += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return spawn(
@@ -176,11 +177,12 @@ def _memory(state: Path) -> Memory:
     return known or remember(state, _NAME, new_memory())
 
 
-def start_postgres(state: Path, *, durable: bool = True) -> Server:
+def start_postgres(state: Path, *, durable: bool = True, settings: Mapping[str, str] | None = None) -> Server:
     """Start the Postgres of this state folder, made on first use; its `url` is the superuser's.
 
     Call it from the main thread: the server is shut down when that thread ends. `durable=False` is for databases
-    that are thrown away. Raises Misconfigured, with the end of the server's log where there is one.
+    that are thrown away; `settings` go before our own. Raises Misconfigured, with the end of the server's log where
+    there is one.
     """
     began = time.monotonic()
     state = open_state(state)
@@ -195,7 +197,7 @@ def start_postgres(state: Path, *, durable: bool = True) -> Server:
             _make_cluster(programs, place, memory, durable)
         log = log_file(state, _NAME)
         launch = Launch(
-            start=partial(_start, programs, place, log, durable),
+            start=partial(_start, programs, place, log, durable, settings or {}),
             answers=partial(_answers, memory),
             passing=("could not bind", "pre-existing shared memory block", "lock file"),
         )

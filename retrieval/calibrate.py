@@ -1,6 +1,6 @@
-"""`citadel calibrate`: from where on a tenant's graph finds what a scan finds, and is faster. Measured on its vectors.
+"""`citadel calibrate`: how wide a walk in a tenant's graph must be, and up to where a scan is as fast. Measured here.
 
-Who sees what share of a tenant is tried with label sets drawn at random until they hold that share; questions are
+People who see half of the tenant are tried with label sets drawn at random until they hold that share; questions are
 stored vectors, moved aside, so that none is its own answer.
 """
 
@@ -14,37 +14,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.records import AccessScope, Candidate, Profile
+from retrieval.dense import DEPTH
 from store import calibrations, vectors
 from store.chunks import Scan
 from store.pool import Conn, Store, reading_tenant, set_scope, writing
 from store.vectors import Calibration
 
 GRAPH_FROM = 20_000  # chunks: below, everything is scanned in some 10 ms
-SHARES = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3)
-EF_SEARCH = (100, 200, 400)
-RECALL = 0.98  # of the nearest 10 and of the nearest 50, that a graph must reach
-K = 200
+SHARES = (1.0, 0.5)
+EF_SEARCH = (250, 500, 1000)  # with 250, DEPTH are visible where 40 % of what is near is
+RECALL = 0.98  # of the nearest 10 and of the nearest 50, that a walk must reach where it answers
 QUESTIONS = 30
 ASIDE = 0.5  # length of what is added to a unit vector: cosine 0.9 to the vector itself
+WALKS = 2  # a walk that falls short comes on top of the scan: what a scan does in two walks' time, it does at once
 
 Way = Callable[[Conn, NDArray[np.float32]], list[Candidate]]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Scan and graph where this share of the tenant is visible; medians in milliseconds."""
+    """Scan and walk where this share of the tenant is visible; medians in milliseconds."""
 
     share: float
     visible: int
     ef_search: int
     exact_ms: float
     graph_ms: float
-    recall_at_10: float
+    answered: float  # share of the questions for which the walk found enough
+    recall_at_10: float  # of those
     recall_at_50: float
 
     @property
     def good(self) -> bool:
-        """Whether the graph may answer here."""
+        """Whether what the walk answers here is right."""
         return min(self.recall_at_10, self.recall_at_50) >= RECALL
 
 
@@ -64,10 +66,12 @@ class Trial:
         drawn = label_sets_of(self.held, share, self.seed)
         visible = sum(self.held[label_set] for label_set in drawn)
         scan = Scan(replace(self.tenant, label_set_ids=drawn), self.profile.id)
-        graph, graph_ms = self._ask(scan, lambda conn, q: vectors.nearest_by_graph(conn, scan, q, K, ef_search))
-        exact, exact_ms = self._ask(scan, lambda conn, q: vectors.nearest(conn, scan, q, K, visible))
-        recall = _recall(exact, graph, 10), _recall(exact, graph, 50)
-        return Point(round(visible / sum(self.held.values()), 4), visible, ef_search, exact_ms, graph_ms, *recall)
+        graph, graph_ms = self._ask(scan, lambda conn, q: vectors.nearest_by_graph(conn, scan, q, DEPTH, ef_search))
+        exact, exact_ms = self._ask(scan, lambda conn, q: vectors.nearest(conn, scan, q, DEPTH, visible))
+        pairs = [(wanted, got) for wanted, got in zip(exact, graph, strict=True) if len(got) == len(wanted)]
+        share = visible / sum(self.held.values())
+        return Point(round(share, 4), visible, ef_search, exact_ms, graph_ms, round(len(pairs) / len(exact), 2),
+                     recall(pairs, 10), recall(pairs, 50))  # fmt: skip
 
     def _ask(self, scan: Scan, way: Way) -> tuple[list[list[Candidate]], float]:
         found, ms = [], []
@@ -81,47 +85,41 @@ class Trial:
 
 
 def measure(store: Store, tenant: AccessScope, profile: Profile, seed: int = 1) -> list[Point]:
-    """Points by falling share, down to the first at which the graph is not good. The graph must stand.
-
-    With the smallest ef_search that is good where everything is visible, or the largest.
-    """
+    """Points by growing width of the walk, up to the first at which all is good. The graph must stand."""
     with writing(store) as conn:
         held = calibrations.counts(conn, tenant.tenant_id, profile.id)
         stored = calibrations.sample(conn, tenant.tenant_id, profile.id, QUESTIONS, seed)
     trial = Trial(store, tenant, profile, held, _aside(np.array([each.to_numpy() for each in stored]), seed), seed)
+    points: list[Point] = []
     for ef_search in EF_SEARCH:
-        points = [trial.point(1.0, ef_search)]
-        if points[0].good:
+        points += [trial.point(share, ef_search) for share in SHARES]
+        if all(point.good for point in points[-len(SHARES) :]):
             break
-    for share in SHARES[1:]:
-        if not points[-1].good:
-            break
-        points.append(trial.point(share, ef_search))
     return points
 
 
-def decide(total: int, points: Sequence[Point]) -> Calibration:
-    """What follows: the smallest share at which all is good, and the rows that a scan takes as long for."""
-    good = [point for point in points if point.good]
+def decide(points: Sequence[Point]) -> Calibration:
+    """The narrowest walk that is good at every share, and the rows that a scan does in the time of two such walks.
+
+    A width of 0 where none is good: then nothing is asked of the graph.
+    """
+    last = points[-len(SHARES) :]
     a_row = statistics.median(point.exact_ms / max(1, point.visible) for point in points)
-    fastest = min(point.graph_ms for point in points)
-    share = min((point.share for point in good), default=2.0)
-    return Calibration(total, int(fastest / a_row), share, points[0].ef_search)
+    rows = int(WALKS * statistics.median(point.graph_ms for point in last) / a_row)
+    return Calibration(rows, last[0].ef_search if all(point.good for point in last) else 0)
 
 
-def calibrate(store: Store, scope: AccessScope, profile: Profile) -> tuple[Calibration, list[Point]]:
+def calibrate(store: Store, tenant: AccessScope, profile: Profile) -> tuple[Calibration, list[Point]]:
     """Measure, decide, and route the tenant's searches by it from now on."""
+    points = measure(store, tenant, profile)
+    found = decide(points)
     with writing(store) as conn:
-        total = sum(calibrations.counts(conn, scope.tenant_id, profile.id).values())
-    points = measure(store, scope, profile)
-    found = decide(total, points)
-    with writing(store) as conn:
-        calibrations.save(conn, scope.tenant_id, profile.id, found, [asdict(point) for point in points])
+        calibrations.save(conn, tenant.tenant_id, profile.id, found, [asdict(point) for point in points])
     return found, points
 
 
 def label_sets_of(held: Mapping[int, int], share: float, seed: int) -> tuple[int, ...]:
-    """Label sets drawn at random that hold about this share of all chunks."""
+    """Label sets drawn at random that hold about this share of all chunks, of 1 exactly all."""
     left = share * sum(held.values())
     drawn = []
     for label_set in random.Random(seed).sample(sorted(held), len(held)):
@@ -131,13 +129,13 @@ def label_sets_of(held: Mapping[int, int], share: float, seed: int) -> tuple[int
     return tuple(sorted(drawn))
 
 
-def _recall(truth: Sequence[Sequence[Candidate]], found: Sequence[Sequence[Candidate]], k: int) -> float:
-    """The mean share of the true k nearest, or of all that there are, that stand among the first k found."""
+def recall(pairs: Sequence[tuple[Sequence[Candidate], Sequence[Candidate]]], k: int) -> float:
+    """The mean share of the true k nearest, or of all that there are, among the first k found; 1 for no pairs."""
     shares = []
-    for wanted, got in zip(truth, found, strict=True):
+    for wanted, got in pairs:
         nearest = {candidate.chunk_id for candidate in wanted[:k]}
         shares.append(len(nearest & {candidate.chunk_id for candidate in got[:k]}) / max(1, len(nearest)))
-    return round(statistics.mean(shares), 4)
+    return round(statistics.mean(shares), 4) if shares else 1.0
 
 
 def _aside(stored: NDArray[np.float32], seed: int) -> list[NDArray[np.float32]]:

@@ -123,7 +123,7 @@ def _spans(searcher: Searcher, principal: Principal, spans: Sequence[documents.S
 def _dense(searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float) -> Proposed:
     vectors = searcher.questions.vectors(searcher.embedder, questions)
     with reading(searcher.store, view, timeout_s) as conn:
-        found = nearest_each(conn, scan, vectors, POOL)
+        found = nearest_each(conn, scan, vectors)
     return Proposed(_best_of(found.lists), found.detail())
 
 

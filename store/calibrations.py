@@ -18,10 +18,9 @@ COUNTS = """
     WHERE tenant_id = %s AND profile_id = %s GROUP BY label_set_id HAVING sum(chunks) > 0 ORDER BY label_set_id
 """
 SAVE = """
-    INSERT INTO calibrations (tenant_id, profile_id, total, exact_rows, graph_share, ef_search, measured)
-    VALUES (%s, %s, %s, %s, %s, %s, %s)
-    ON CONFLICT (tenant_id, profile_id) DO UPDATE SET total = excluded.total, exact_rows = excluded.exact_rows,
-        graph_share = excluded.graph_share, ef_search = excluded.ef_search, measured = excluded.measured, at = now()
+    INSERT INTO calibrations (tenant_id, profile_id, exact_rows, ef_search, measured) VALUES (%s, %s, %s, %s, %s)
+    ON CONFLICT (tenant_id, profile_id) DO UPDATE SET exact_rows = excluded.exact_rows,
+        ef_search = excluded.ef_search, measured = excluded.measured, at = now()
 """
 SAMPLE = "SELECT embedding FROM {} WHERE tenant_id = %s ORDER BY hashint8(chunk_id + %s) LIMIT %s"
 # Rows that are added meanwhile are not seen, and stay; of two that fold at once the second finds the first's rows gone.
@@ -36,11 +35,6 @@ FOLD = """
         SELECT tenant_id, profile_id, label_set_id, sum(chunks), true FROM gone GROUP BY 1, 2, 3 HAVING sum(chunks) <> 0
     )
     SELECT count(*) FROM gone
-"""
-FOLLOW = """
-    UPDATE calibrations c SET total = n.total
-    FROM (SELECT tenant_id, profile_id, sum(chunks)::int AS total FROM label_set_chunks GROUP BY 1, 2) n
-    WHERE n.tenant_id = c.tenant_id AND n.profile_id = c.profile_id AND n.total <> c.total
 """
 BUILT = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)"
 DROP = "DROP INDEX CONCURRENTLY IF EXISTS {}"
@@ -100,15 +94,12 @@ def sample(conn: Conn, tenant_id: UUID, profile_id: int, size: int, seed: int) -
 
 def save(conn: Conn, tenant_id: UUID, profile_id: int, found: Calibration, measured: list[dict[str, Any]]) -> None:
     """Route the tenant's searches by this from now on. As maintenance."""
-    conn.execute(SAVE, (tenant_id, profile_id, found.total, found.exact_rows, found.graph_share, found.ef_search,
-                        Jsonb(measured)))  # fmt: skip
+    values = (tenant_id, profile_id, found.exact_rows, found.ef_search, Jsonb(measured))
+    conn.execute(SAVE, values)
 
 
 def keep_counts(store: Store) -> int:
-    """Upkeep: one row for each label set, and what calibrations take for the whole. Returns the rows that were folded."""
+    """Upkeep: one row for each label set. Returns how many were folded."""
     with writing(store) as conn:
         row = conn.execute(FOLD).fetchone()
-        folded = int(row[0]) if row else 0
-        if folded:
-            conn.execute(FOLLOW)
-        return folded
+        return int(row[0]) if row else 0

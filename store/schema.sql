@@ -530,16 +530,14 @@ CREATE TABLE label_set_chunks (
 CREATE INDEX ON label_set_chunks (profile_id, label_set_id) INCLUDE (tenant_id, chunks);
 CREATE INDEX label_set_chunks_new ON label_set_chunks (profile_id, label_set_id) WHERE NOT folded;
 
--- What `citadel calibrate` measured: from where on which way to the nearest vectors is the right one.
+-- What `citadel calibrate` measured of a tenant's vectors on its machine.
 CREATE TABLE calibrations (
-    tenant_id   uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
-    profile_id  int NOT NULL REFERENCES profiles,
-    total       int NOT NULL,                      -- of the tenant's chunks; upkeep follows it
-    exact_rows  int NOT NULL,                      -- up to so many visible chunks are scanned, whatever their share
-    graph_share real NOT NULL,                     -- from this visible share of all on, the graph is as good
-    ef_search   int NOT NULL,
-    measured    jsonb NOT NULL,
-    at          timestamptz NOT NULL DEFAULT now(),
+    tenant_id  uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
+    profile_id int NOT NULL REFERENCES profiles,
+    exact_rows int NOT NULL,                       -- so many visible chunks are scanned before the graph is tried
+    ef_search  int NOT NULL,                       -- how many neighbours a walk in the graph looks at
+    measured   jsonb NOT NULL,
+    at         timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant_id, profile_id)
 );
 

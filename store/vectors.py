@@ -1,7 +1,8 @@
 """A profile's vectors: the nearest of them by either of two ways, and what tells which to take.
 
-`nearest` scans what is visible, in the index alone. `nearest_by_graph` walks the tenant's HNSW graph until enough of
-what it meets is visible; it may miss some. Both under row-level security, with the caller's label sets in the query.
+`nearest` scans what is visible, in the index alone. `nearest_by_graph` looks at what is nearest in the whole tenant by
+its HNSW graph, and leaves out what is not visible. Both are under row-level security, with the caller's label sets in
+the query.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from store.pool import Conn
 OUTLOOK = """
     SELECT (SELECT coalesce(sum(chunks), 0)::int FROM label_set_chunks
             WHERE profile_id = %(profile)s AND label_set_id = ANY(%(label_sets)s::int[])),
-           c.total, c.exact_rows, c.graph_share, c.ef_search,
+           c.exact_rows, c.ef_search,
            EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(%(graph)s) AND indisvalid)
     FROM (VALUES (1)) one LEFT JOIN calibrations c ON c.tenant_id = %(tenant)s AND c.profile_id = %(profile)s
 """
@@ -43,34 +44,28 @@ NEAREST = """
     WHERE tenant_id = %(tenant)s AND label_set_id = ANY(%(label_sets)s::int[]) {filter}
     ORDER BY distance, chunk_id LIMIT %(k)s
 """
-# An unknown or wrong setting would silently mean off while pgvector is not loaded. The literal loads it before any is
-# made, and then each is taken or is an error.
-BY_GRAPH = """
-    SELECT '[0]'::halfvec(1), set_config('hnsw.iterative_scan', 'relaxed_order', true),
-           set_config('hnsw.ef_search', %(ef_search)s, true),
-           set_config('hnsw.max_scan_tuples', %(max_tuples)s, true),
-           set_config('hnsw.scan_mem_multiplier', '4', true),
+# An unknown or wrong setting would silently mean its default while pgvector is not loaded. The literal loads it before
+# any is made, and then each is taken or is an error.
+WALK = """
+    SELECT '[0]'::halfvec(1), set_config('hnsw.iterative_scan', 'off', true),
+           set_config('hnsw.ef_search', %s::text, true),
            set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true)
 """
 # The tenant stands in the statement, or the planner could not tell that its graph, a partial index, holds all rows.
-NEAREST_BY_GRAPH = """
+NEAREST_ON_WALK = """
     SELECT chunk_id, embedding <#> %(query)s AS distance FROM {vectors}
     WHERE tenant_id = {tenant} AND label_set_id = ANY(%(label_sets)s::int[]) {filter}
     ORDER BY embedding <#> %(query)s LIMIT %(k)s
 """
 PARALLEL_ROWS = 50_000  # from so many on, starting workers (2 to 5 ms) costs less than they save
-MAX_EF_SEARCH = 1000  # pgvector's own
-MAX_SCAN_TUPLES = 40_000  # walked before a search gives up and scans
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What `citadel calibrate` found for a tenant's vectors on its machine."""
 
-    total: int  # the tenant's chunks
-    exact_rows: int  # up to so many visible chunks, scanning them is as fast as the graph
-    graph_share: float  # of all chunks, from which the graph finds what a scan finds; above 1: never
-    ef_search: int
+    exact_rows: int  # visible chunks that are scanned before the graph is tried
+    ef_search: int  # neighbours that a walk in the graph looks at, 1 to 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +73,7 @@ class Outlook:
     """What a search is faced with."""
 
     visible: int  # chunks; where the request has a filter, before it
-    calibration: Calibration | None
-    has_graph: bool
+    calibration: Calibration | None  # None too when there is no graph that is ready
 
 
 def outlook(conn: Conn, scan: Scan) -> Outlook:
@@ -87,9 +81,8 @@ def outlook(conn: Conn, scan: Scan) -> Outlook:
     values = {**scan.values(), "profile": scan.profile_id, "graph": graph_name(scan.profile_id, scan.scope.tenant_id)}
     row = conn.execute(OUTLOOK, values, prepare=False).fetchone()
     assert row is not None
-    visible, total, exact_rows, graph_share, ef_search, has_graph = row
-    calibration = None if total is None else Calibration(total, exact_rows, graph_share, ef_search)
-    return Outlook(visible, calibration, has_graph)
+    visible, exact_rows, ef_search, ready = row
+    return Outlook(visible, Calibration(exact_rows, ef_search) if ready and ef_search else None)
 
 
 def count_matching(conn: Conn, scan: Scan, limit: int) -> int:
@@ -109,13 +102,13 @@ def nearest(conn: Conn, scan: Scan, query: NDArray[np.float32], k: int, visible:
 
 
 def nearest_by_graph(conn: Conn, scan: Scan, query: NDArray[np.float32], k: int, ef_search: int) -> list[Candidate]:
-    """About the k visible chunks of largest inner product with `query`; fewer where the walk ended too soon.
+    """Up to k visible chunks of those `ef_search` in the tenant that the graph finds nearest to `query`.
 
-    Raises what Postgres does when pgvector does not know a setting: it is older than 0.8.
+    Fewer than k mean that most of what is near the query is not visible. Raises what Postgres does for a setting that
+    pgvector does not know: it is older than 0.8.
     """
-    wanted = {"ef_search": str(min(ef_search, MAX_EF_SEARCH)), "max_tuples": str(MAX_SCAN_TUPLES)}
-    conn.execute(BY_GRAPH, wanted)
-    statement = sql.SQL(NEAREST_BY_GRAPH).format(
+    conn.execute(WALK, (ef_search,))
+    statement = sql.SQL(NEAREST_ON_WALK).format(
         vectors=vectors_table(scan.profile_id), tenant=sql.Literal(scan.scope.tenant_id), filter=scan.matching()
     )
     rows = conn.execute(statement, {**scan.values(), "query": HalfVector(query), "k": k}, prepare=False).fetchall()
