@@ -34,6 +34,8 @@ bench: $(VENV)/installed  ## ratios against what one would use instead
 	$(BIN)/python -m bench.audit
 	$(BIN)/python -m bench.access
 	$(BIN)/python -m bench.share
+	$(BIN)/python -m bench.filtered_search --rows 25000 --real -1 --label-sets 5000 --questions 15
+	$(BIN)/python -m bench.paired_approximate --rows 5000 --queries 200
 	$(BIN)/python -m bench.timing --pairs 300
 
 leaks: $(VENV)/installed  ## who may not see it is told nothing of it: 100,000 probes, 2,000 paired searches

@@ -6,6 +6,7 @@ ask about their own part of it, the graph has answered. Where it is not, the res
 fifth visible at random, walking on took twice the time of a scan and found 0.93 of the nearest 50): that is scanned.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +20,8 @@ from store.chunks import Scan
 from store.pool import Conn
 from store.vectors import Calibration, Outlook
 
-DEPTH = 100  # candidates: with 200, no measure moved by 0.001
+DEPTH = 100  # candidates: fused with BM25, nDCG@10 on Cranfield is 0.412, 0.414, 0.412 with 50, 100, 200
+NEAR = 0.4  # share of what a walk looks at that must be visible: at 0.1, it found 0.94 of the nearest 50 and not all
 
 Route = Literal["exact", "graph", "graph+exact"]
 
@@ -31,7 +33,7 @@ class Found:
     lists: list[list[Candidate]]
     route: Route
     visible: int  # chunks that there were to find, before the request's filter
-    shortfall: int  # chunks that the graph fell short of, over all queries, and a scan supplied
+    shortfall: int  # visible chunks that walks lacked to be trusted, over all queries: a scan answered those
 
     def detail(self) -> dict[str, Any]:
         """For `activity`. A walk in the graph does not say how many rows it met."""
@@ -50,11 +52,18 @@ def nearest_each(conn: Conn, scan: Scan, queries: Sequence[NDArray[np.float32]],
     known = outlook.calibration
     if known is None or choose_route(_visible(conn, scan, outlook, known), known) == "exact":
         return Found([vectors.nearest(conn, scan, q, k, outlook.visible) for q in queries], "exact", outlook.visible, 0)
-    lists = [vectors.nearest_by_graph(conn, scan, query, k, known.ef_search) for query in queries]
-    missing = [max(0, min(k, outlook.visible) - len(found)) for found in lists]
+    lists = [vectors.nearest_by_graph(conn, scan, query, known.ef_search) for query in queries]
+    wanted = min(outlook.visible, enough(k, known.ef_search))
+    missing = [max(0, wanted - len(found)) for found in lists]
+    lists = [found[:k] for found in lists]
     for place in [place for place, short in enumerate(missing) if short]:
         lists[place] = vectors.nearest(conn, scan, queries[place], k, outlook.visible)
     return Found(lists, "graph+exact" if any(missing) else "graph", outlook.visible, sum(missing))
+
+
+def enough(k: int, ef_search: int) -> int:
+    """How many visible chunks a walk of that width must meet for its first k to be trusted."""
+    return max(k, math.ceil(NEAR * ef_search))
 
 
 def _visible(conn: Conn, scan: Scan, outlook: Outlook, known: Calibration) -> int:

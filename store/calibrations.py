@@ -41,7 +41,7 @@ DROP = "DROP INDEX CONCURRENTLY IF EXISTS {}"
 # One graph a tenant: a walk meets no other tenant's rows, and nothing of them moves what it finds.
 BUILD = """
     CREATE INDEX CONCURRENTLY {name} ON {vectors} USING hnsw (embedding halfvec_ip_ops)
-    WITH (m = 16, ef_construction = 64) WHERE tenant_id = {tenant}
+    WITH (m = 16, ef_construction = 128) WHERE tenant_id = {tenant}
 """
 BYTES_A_CHUNK = 600  # of a graph, beside the vector: with less memory than it needs, building is many times slower
 

@@ -33,7 +33,8 @@ def settled(conn: Conn, seq: int) -> bool:
 def move_vectors(conn: Conn, tenant_id: UUID, document_id: UUID, label_set_id: int) -> None:
     """Put the document's vectors, in every profile, under this label set.
 
-    In the same transaction as the document's row: 1,000 rows take some 5 ms while no graph index stands on them.
+    In the same transaction as the document's row, so that it holds for every reader at once. 1,000 rows take 13 ms, and
+    1.4 s of the server's time where a graph of 200,000 stands on them: each row is put into it again.
     """
     for (profile_id,) in conn.execute(PROFILES).fetchall():
         statement = sql.SQL(MOVE).format(vectors_table(profile_id))

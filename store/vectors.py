@@ -101,17 +101,19 @@ def nearest(conn: Conn, scan: Scan, query: NDArray[np.float32], k: int, visible:
     return [Candidate(chunk_id, -distance) for chunk_id, distance in rows]
 
 
-def nearest_by_graph(conn: Conn, scan: Scan, query: NDArray[np.float32], k: int, ef_search: int) -> list[Candidate]:
-    """Up to k visible chunks of those `ef_search` in the tenant that the graph finds nearest to `query`.
+def nearest_by_graph(conn: Conn, scan: Scan, query: NDArray[np.float32], ef_search: int) -> list[Candidate]:
+    """The visible chunks among those `ef_search` of the tenant that the graph finds nearest to `query`.
 
-    Fewer than k mean that most of what is near the query is not visible. Raises what Postgres does for a setting that
-    pgvector does not know: it is older than 0.8.
+    Few mean that most of what is near the query is not visible. Raises what Postgres does for a setting that pgvector
+    does not know: it is older than 0.8.
     """
     conn.execute(WALK, (ef_search,))
     statement = sql.SQL(NEAREST_ON_WALK).format(
         vectors=vectors_table(scan.profile_id), tenant=sql.Literal(scan.scope.tenant_id), filter=scan.matching()
     )
-    rows = conn.execute(statement, {**scan.values(), "query": HalfVector(query), "k": k}, prepare=False).fetchall()
+    rows = conn.execute(
+        statement, {**scan.values(), "query": HalfVector(query), "k": ef_search}, prepare=False
+    ).fetchall()
     found = [Candidate(chunk_id, -distance) for chunk_id, distance in rows]
     return sorted(found, key=lambda candidate: (-candidate.score, candidate.chunk_id))
 

@@ -162,7 +162,7 @@ def test_nothing_foreign_in_hundreds_of_scopes(large: Large) -> None:
             set_scope(conn, scope)
             for wanted in (scope, every):
                 scan = Scan(wanted, large.world.profile.id)
-                by_graph = vectors.nearest_by_graph(conn, scan, question, DEPTH, 250)
+                by_graph = vectors.nearest_by_graph(conn, scan, question, 250)
                 by_scan = vectors.nearest(conn, scan, question, DEPTH)
                 for candidate in (*by_graph, *by_scan):
                     assert owner.get(candidate.chunk_id) in scope.label_set_ids
@@ -214,7 +214,7 @@ def test_the_plans_are_the_intended_ones_under_the_policies(app: tuple[Conn, Acc
     vectors.nearest(conn, scan, QUESTIONS[0], DEPTH)
     exact = plan(conn, vectors.NEAREST, scan)
     assert f"Index Only Scan using vectors_{scan.profile_id}_scan" in exact and "Heap Fetches: 0" in exact
-    vectors.nearest_by_graph(conn, scan, QUESTIONS[0], DEPTH, 250)
+    vectors.nearest_by_graph(conn, scan, QUESTIONS[0], 250)
     walk = plan(conn, vectors.NEAREST_ON_WALK, scan)
     assert f"Index Scan using {vectors.graph_name(scan.profile_id, scope.tenant_id)}" in walk and "Sort" not in walk
     assert all("hashed SubPlan" in each for each in (exact, walk))  # the policy is looked up, not run for each row

@@ -4,7 +4,7 @@ import pytest
 
 from core.records import Candidate
 from retrieval.calibrate import EF_SEARCH, Point, decide, label_sets_of, recall
-from retrieval.dense import Found, choose_route
+from retrieval.dense import Found, choose_route, enough
 from store.vectors import Calibration
 
 
@@ -20,6 +20,10 @@ from store.vectors import Calibration
 )
 def test_route(visible: int, calibration: Calibration | None, route: str) -> None:
     assert choose_route(visible, calibration) == route
+
+
+def test_a_walk_must_meet_two_fifths_of_what_it_looks_at() -> None:
+    assert [enough(100, ef) for ef in (100, 250, 375)] == [100, 100, 150]
 
 
 def test_activity_tells_rows_only_where_rows_were_counted() -> None:
@@ -41,7 +45,7 @@ def test_a_scan_does_at_once_what_takes_it_two_walks_time() -> None:
 
 
 def test_the_last_width_counts() -> None:
-    assert decide([*points(250, 0.97), *points(500, 0.99)]).ef_search == 500
+    assert decide([*points(250, 0.97), *points(375, 0.99)]).ef_search == 375
 
 
 def test_a_graph_that_misses_too_much_is_not_asked() -> None:
