@@ -12,7 +12,7 @@ from core.records import AccessScope, Candidate, ChunkRow, Principal, SearchAnsw
 from models.embedder import Embedder, check_model
 from models.reranker import Reranker
 from retrieval.assemble import assemble
-from retrieval.fuse import convex
+from retrieval.fuse import fuse
 from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
 from retrieval.rerank import RERANK_POOL, rerank
@@ -83,6 +83,7 @@ def _search(
             scope = access.enter_scope(conn, principal, searcher.store.scopes)
             view = View(scope, export_snapshot(conn))
             profile = profiles.live_profile(conn, scope.tenant_id)
+            fusion = request.fusion or profiles.fusion_of(conn, scope.tenant_id)
             check_model(searcher.embedder, profile)
             scan = Scan(scope, profile.id, where)
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
@@ -91,7 +92,7 @@ def _search(
         lexical_leg = request.mode != "dense" and stages.start("lexical", _lexical, searcher, view, scan, questions)
         dense, lexical = stages.finish(dense_leg), stages.finish(lexical_leg)
         with stages.timed("fuse"):
-            fused = convex(dense, lexical)[:POOL]
+            fused = fuse(fusion, dense, lexical)[:POOL]
         with stages.timed("read"):
             rows = _read(conn, [candidate.chunk_id for candidate in fused], READ_AHEAD * request.top_k)
     ranked = rerank(stages, searcher.rerankers, request, fused, rows)
