@@ -177,10 +177,11 @@ def _code(folder: Path, part: Part, subject: str) -> tuple[list[Submission], Gol
     for number, raw in enumerate(_json(path), start=1):
         name, texts_of = _code_file(path, number, raw)
         texts[name] = _cleaned(raw["content"])
-        near = 0
-        for index, quote in texts_of:
+        after = 0
+        for index, quote in texts_of:  # in the file's order: of two that read the same, the second is behind the first
+            near = max(after, texts[name].find(_cleaned(quote), after))
             golden[name, index] = _quoted(f"{path}: document {number}", name, texts[name], quote, near)
-            near = (golden[name, index].span or (near, near))[0] + 1
+            after = near + 1
     questions = folder / "evaluation_set.jsonl"
     queries = []
     for number, raw in read_lines(questions):
