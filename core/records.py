@@ -331,6 +331,7 @@ class SearchRequest:
     at_least: int | None = None  # change-log position that must be visible
     explain: bool = False
     fusion: Fusion | None = None  # None: the tenant's own
+    as_ranked: bool = False  # every chunk a passage of its own, with near-duplicates: for measuring the ranking
 
 
 @dataclass(frozen=True, slots=True)

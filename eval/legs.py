@@ -45,14 +45,16 @@ def ask_all(
     request: SearchRequest,
     progress: Callable[[int], None] = lambda answered: None,
 ) -> Answers:
-    """The pool that each question of the set gets by this request, whose own query is not looked at.
+    """The pool that each question of the set gets by this request, chunk by chunk; its own query is not looked at.
 
     Raises DeadlineExceeded when an answer went without a stage: it would measure something else.
     """
     found: dict[str, tuple[FusedCandidate, ...]] = {}
     places: dict[int, Place] = {}
     for number, query in enumerate(golden.queries, start=1):
-        found[query.id], lie = _ask(search, tenant_id, query, replace(request, query=query.query, top_k=POOL))
+        found[query.id], lie = _ask(
+            search, tenant_id, query, replace(request, query=query.query, top_k=POOL, as_ranked=True)
+        )
         places |= lie
         progress(number)
     return Answers(found, places)

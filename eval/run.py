@@ -58,13 +58,13 @@ def run_golden(
 ) -> Run:
     """Ask every question once, one after another; `progress` is told how many have been answered.
 
-    `options` has what else the searches are asked with, such as a reranker. Cutoffs count passages, as `top_k` does.
-    An error of the search is the run's: a figure over the questions that happened to work would look like a better
-    one.
+    `options` has what else the searches are asked with, such as a reranker. Cutoffs count passages, as `top_k` does;
+    of a collection, whose judgements `judged` has, the chunks as they are ranked, and else the answer's passages. An
+    error of the search is the run's: a figure over the questions that happened to work would look like a better one.
     """
     if not cutoffs or min(cutoffs) < 1:
         raise Invalid(f"a cutoff is a number of passages from 1 on, such as 5; got {list(cutoffs)}")
-    top_k = DEPTH * max(cutoffs)
+    top_k, options = DEPTH * max(cutoffs), replace(options, as_ranked=judged is not None)
     answers = []
     for number, query in enumerate(golden.queries, start=1):
         answers.append(_ask(search, tenant_id, query, replace(options, query=query.query, top_k=top_k, mode=mode)))

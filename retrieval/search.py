@@ -98,7 +98,8 @@ def _search(
     ranked = rerank(stages, searcher.rerankers, request, fused, rows)
     with stages.timed("assemble") as note:
         spans, count_tokens = partial(_spans, searcher, principal), searcher.embedder.count_tokens
-        answer = assemble(ranked, rows, request.top_k, request.max_tokens, count_tokens, spans)
+        merge = not request.as_ranked
+        answer = assemble(ranked, rows, request.top_k, request.max_tokens, count_tokens, spans, merge)
         note.update(over_budget=answer.over_budget, duplicates=answer.duplicates)
     whole = SearchAnswer(request_id, answer.passages, answer.context, stages.degraded(), stages.activity())
     return whole, scope
