@@ -113,7 +113,7 @@ def legs_command(
         tables = [_table(running, collection, compared) for collection in collections]
     if page:
         page.write_text(_page(tables), encoding="utf-8")
-    show([to_dict(table) for table in tables], as_json, "\n\n".join(to_text(table) for table in tables))
+    show({"tables": [to_dict(table) for table in tables]}, as_json, "\n\n".join(to_text(table) for table in tables))
 
 
 def _table(settings: Settings, collection: Collection, compared: _Compared) -> Table:

@@ -32,7 +32,7 @@ def test_beside_a_running_stack(stack: Stack, tmp_path: Path) -> None:
     folder = str(beir(tmp_path))
     told = json.loads(stack.citadel("eval", "run", folder, "--json"))
     assert told["measures"]["nDCG@10"] == 1.0  # `what lifts?`, of three documents one of which lifts
-    (table,) = json.loads(stack.citadel("eval", "legs", folder, "--json"))
+    (table,) = json.loads(stack.citadel("eval", "legs", folder, "--json"))["tables"]
     assert table["documents"] == table["passages"] == 3 and len(table["rows"]) == 11
 
 
@@ -53,5 +53,5 @@ def test_with_nothing_running(own_state: Path, tmp_path: Path) -> None:
     assert again == first
     assert NOTHING_RUNS in said and "indexing" not in said and "beir, dense" not in said  # held, and kept
     weights, said = legs("--progress", "--weights", "0.15")
-    assert weights[0]["rows"][3]["name"] == "convex 0.15" and "beir, dense" not in said
+    assert weights["tables"][0]["rows"][3]["name"] == "convex 0.15" and "beir, dense" not in said
     assert not (own_state / "eval" / "postgres" / "postmaster.pid").exists()

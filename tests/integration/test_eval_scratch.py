@@ -235,7 +235,8 @@ def test_run_and_legs_agree(world: World, run: Callable[..., Any], tmp_path: Pat
     assert told["ranked"] == "documents by their best passage" and told["scored"] == 1
     assert set(told["queries"][0]["documents"]) <= {"d1", "d2", "d3"}
     page = tmp_path / "quality.md"
-    (table,) = json.loads(run("eval", "legs", folder, "--json", "--weights", "0.3", "--write", page).stdout)
+    told_of_legs = json.loads(run("eval", "legs", folder, "--json", "--weights", "0.3", "--write", page).stdout)
+    (table,) = told_of_legs["tables"]
     rows = {row["name"]: row["measures"] for row in table["rows"]}
     assert set(rows) == {"dense", "lexical", "RRF", "convex 0.3", "tenant's: convex 0.4"}
     assert rows["tenant's: convex 0.4"]["nDCG@10"]["mean"] == pytest.approx(told["measures"]["nDCG@10"])
