@@ -17,12 +17,15 @@ from store.pool import Store, reading_tenant, writing
 from store.profiles import ensure_tenant, live_profile
 
 PREFIX = "eval/"
+FORMAT = 1  # of what the index holds of a document; one that holds more is another index
 
 
 def tenant_name(collection: Collection, profile: Profile) -> str:
-    """The folder's name, then what the index depends on: the documents and the profile."""
+    """The folder's name, then what the index depends on: the documents, the profile and the format."""
     told = re.sub(r"[^\w.-]+", "-", collection.name)[:40]
-    return f"{PREFIX}{told}/{collection.digest[:16]}/{hashlib.sha256(profile.name.encode()).hexdigest()[:8]}"
+    return (
+        f"{PREFIX}{told}/{collection.digest[:16]}/{hashlib.sha256(f'{FORMAT} {profile.name}'.encode()).hexdigest()[:8]}"
+    )
 
 
 def ensure_scratch(
