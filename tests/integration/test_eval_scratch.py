@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli.main import citadel
-from core.errors import DeadlineExceeded
+from core.errors import DeadlineExceeded, Invalid
 from core.records import Fusion, Principal, SearchAnswer, SearchRequest
 from eval.collection import SUBJECT, Collection, read_collection
 from eval.legs import LEGS, Answers, ask_all, cache_key, code_hash, kept, ordered
@@ -21,7 +21,7 @@ from ingest.pipeline import Pipeline
 from retrieval.fuse import fuse
 from retrieval.search import Searcher, search
 from store.pool import writing
-from store.profiles import set_fusion, tenant_named
+from store.profiles import fusion_of, set_fusion, tenant_named
 from tests.conftest import World
 from tests.integration.conftest import CountingEmbedder
 from tests.integration.rows import fetch
@@ -153,6 +153,17 @@ def test_the_tenants_own_fusion_is_what_a_search_does(
             set_fusion(conn, indexed, fusion)
         unsaid = ask_all(asker(searcher, []), indexed, collection.golden, of())
         assert unsaid == ask_all(asker(searcher, []), indexed, collection.golden, of(fusion=fusion))
+
+
+def test_a_fusion_is_one_tenants_and_holds_from_the_next_search(world: World, neighbour: World) -> None:
+    with writing(world.store) as conn:
+        set_fusion(conn, world.tenant_id, Fusion("rrf", 0.25))
+    with writing(world.store) as conn:
+        assert fusion_of(conn, world.tenant_id) == Fusion("rrf", 0.25)
+        assert fusion_of(conn, neighbour.tenant_id) == Fusion() == Fusion("convex", 0.4)
+    for weight in (-0.1, 1.1, float("nan")):
+        with pytest.raises(Invalid, match="between 0 and 1"), writing(world.store) as conn:
+            set_fusion(conn, world.tenant_id, Fusion("convex", weight))
 
 
 def test_answers_are_asked_once_and_read_back_as_they_were(
