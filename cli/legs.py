@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from cli.options import as_json, pass_settings, show
-from cli.scratch import ChunkSize, bar, chunk_options, scratch_settings, standing
+from cli.scratch import ChunkSize, bar, scratch_settings, standing
 from cli.stack import open_searcher, opened_store, tenant_of
 from core.config import Settings
 from core.records import Fusion, Principal, SearchRequest
@@ -42,16 +42,14 @@ judged span, all with the same gain, and the ideal ranking holds every such pass
 to one chunk size.
 
 `dense` and `lexical` are the legs alone, `convex w` gives the dense leg the weight w, and the tenant's fusion is what a
-search does that is told nothing else. Its weight was chosen on other questions (SciFact's train split, half of the
-Cranfield and of the Chroma questions): `--part held` gives those it was not chosen on."""
+search does that is told nothing else. `test` is every question that the collection has for a test; `held` is what is
+left of them without `tune`, the part that weights are chosen on: a train split, else half of the questions."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
     """What a table is asked to hold."""
 
-    part: Part
-    size: ChunkSize
     weights: tuple[float, ...]
     rerankers: tuple[str, ...]
     progress: bool
@@ -67,16 +65,26 @@ def _weights(ctx: click.Context, param: click.Parameter, value: str) -> tuple[fl
     return found
 
 
+def _sized(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[tuple[Path, ChunkSize], ...]:
+    found = []
+    for folder in value:
+        path, at, chars = folder.rpartition("@")
+        sized = bool(at) and chars.isascii() and chars.isdecimal() and not Path(folder).exists()
+        found.append((Path(path), ChunkSize(chars=int(chars))) if sized else (Path(folder), ChunkSize()))
+    if missing := [path for path, _ in found if not path.is_dir()]:
+        raise click.BadParameter(f"{missing[0]} is no folder: name one that holds a collection, such as scifact/")
+    return tuple(found)
+
+
 @click.command("legs")
-@click.argument("folders", nargs=-1, required=True, metavar="FOLDER…",
-                type=click.Path(exists=True, file_okay=False, path_type=Path))  # fmt: skip
+@click.argument("folders", nargs=-1, required=True, metavar="FOLDER[@CHARS]…", callback=_sized)
 @click.option("--weights", default="0.2,0.3,0.4,0.5,0.6,0.7,0.8", show_default=True, callback=_weights,
               metavar="W,W,…", help="Of the dense leg, for convex fusions beside the tenant's own.")  # fmt: skip
 @click.option("--rerank", "rerankers", multiple=True, metavar="NAME",
               help="Also a hybrid search with this reranker; may be given again.")  # fmt: skip
-@click.option("--part", type=click.Choice(["test", "tune", "held"]), default="test", show_default=True,
-              help="All test questions, or one of two parts that do not meet.")  # fmt: skip
-@chunk_options
+@click.option("--part", "parts", type=click.Choice(["test", "tune", "held"]), multiple=True, default=("test",),
+              show_default=True, help="All test questions, or one of two parts that do not meet; may be given again.",
+              )  # fmt: skip
 @click.option("--write", "page", type=click.Path(dir_okay=False, path_type=Path),
               help="Write the tables to this page, with the command that made them.")  # fmt: skip
 @click.option("--progress/--no-progress", default=None, help="A bar on stderr.  [default: on a terminal]")
@@ -84,40 +92,40 @@ def _weights(ctx: click.Context, param: click.Parameter, value: str) -> tuple[fl
 @pass_settings
 def legs_command(
     settings: Settings,
-    folders: tuple[Path, ...],
+    folders: tuple[tuple[Path, ChunkSize], ...],
     weights: tuple[float, ...],
     rerankers: tuple[str, ...],
-    part: Part,
-    chunk_tokens: int | None,
-    chunk_chars: int | None,
+    parts: tuple[Part, ...],
     page: Path | None,
     progress: bool | None,
     as_json: bool,
 ) -> None:
     """Compare dense, lexical, fusions and rerankers on each FOLDER's questions, with 95 % intervals.
 
-    A folder is a collection as `citadel eval run` takes it. Each leg is asked once and its pool is kept under the
-    state folder: another weight, or another fusion, asks nothing again. Intervals are of the percentile bootstrap
-    over questions, and the differences to the best single leg are paired.
+    A folder is a collection as `citadel eval run` takes it; with @CHARS its chunks have at most so many characters.
+    Each leg is asked once and its pool is kept under the state folder: another weight, or another fusion, asks nothing
+    again. Intervals are of the percentile bootstrap over questions; differences to the best leg are paired.
 
     \b
     Examples:
       citadel eval legs scifact/ cranfield/
-      citadel eval legs chroma-chunking/ --chunk-chars 800 --weights 0.3,0.4 --json
+      citadel eval legs chroma-chunking@800 --weights 0.3,0.4 --json
       citadel eval legs scifact/ --part tune --weights 0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9
     """
     shown = sys.stderr.isatty() if progress is None else progress
-    compared = _Compared(part, ChunkSize(chunk_tokens, chunk_chars), weights, rerankers, shown)
-    collections = [read_collection(folder, part) for folder in folders]
+    compared = _Compared(weights, rerankers, shown)
+    wanted = [(read_collection(folder, part), part, size) for folder, size in folders for part in parts]
+    # where `held` is `test`, once
+    distinct = {(each.digest, size, each.golden.queries): (each, part, size) for each, part, size in reversed(wanted)}
     with standing(settings) as running:
-        tables = [_table(running, collection, compared) for collection in collections]
+        tables = [_table(running, *each, compared) for each in reversed(distinct.values())]
     if page:
         page.write_text(_page(tables), encoding="utf-8")
     show({"tables": [to_dict(table) for table in tables]}, as_json, "\n\n".join(to_text(table) for table in tables))
 
 
-def _table(settings: Settings, collection: Collection, compared: _Compared) -> Table:
-    scratch = scratch_settings(settings, collection, compared.size, compared.progress)
+def _table(settings: Settings, collection: Collection, part: Part, size: ChunkSize, compared: _Compared) -> Table:
+    scratch = scratch_settings(settings, collection, size, compared.progress)
     with ExitStack() as opened:
         store = opened.enter_context(opened_store(scratch))
         tenant_id = tenant_of(store, scratch)
@@ -127,7 +135,7 @@ def _table(settings: Settings, collection: Collection, compared: _Compared) -> T
         rankings = _rankings(partial(_answers, opened, scratch, store, collection, compared.progress), own, compared)
     judged = judge(collection.golden, places)
     best, rows = rows_of(judged, rankings)
-    return Table(collection.name, compared.part, judged.unit, len(collection.documents), len(places),
+    return Table(collection.name, part, size.chars, judged.unit, len(collection.documents), len(places),
                  len(judged.grades), best, rows)  # fmt: skip
 
 

@@ -35,6 +35,7 @@ class Table:
 
     collection: str
     part: str
+    chunk_chars: int | None  # the most that a chunk may have; None: as many as its tokens take
     unit: Unit
     documents: int
     passages: int  # in the index, as the questions' principal finds them
@@ -102,15 +103,24 @@ def to_text(table: Table) -> str:
 def to_markdown(table: Table) -> str:
     """The table for a page."""
     head, *rows = _cells(table)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join([f"### {table.collection}", "", _head(table), "", *(f"| {' | '.join(c)} |" for c in lines)])
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    return "\n".join([f"### {table.collection}, {table.part}", "", _head(table), "", *lines, "", _verdict(table)])
+
+
+def _verdict(table: Table) -> str:
+    """Which rows are more than chance away from the best leg."""
+    above = [row.name for row in table.rows if row.gain and row.gain.low > 0]
+    below = [row.name for row in table.rows if row.gain and row.gain.high < 0]
+    told = [f"{what}: {', '.join(names)}." for what, names in (("Better", above), ("Worse", below)) if names]
+    return f"Than {table.best_leg}, beyond chance: {' '.join(told) or 'none.'}"
 
 
 def _head(table: Table) -> str:
+    size = f" of at most {table.chunk_chars} characters" if table.chunk_chars else ""
     relevant = "documents" if table.unit == "document" else "passages that overlap a judged span"
     return (
         f"{table.collection}, {table.part}: {table.questions} questions, {table.documents} documents in "
-        f"{table.passages} passages; relevant are {relevant}; best single leg: {table.best_leg}."
+        f"{table.passages} passages{size}; relevant are {relevant}; best single leg: {table.best_leg}."
     )
 
 

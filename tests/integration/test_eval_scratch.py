@@ -261,6 +261,21 @@ def test_run_by_passages_with_chunks_of_a_size(world: World, run: Callable[..., 
     assert told["ranked"].startswith("passages") and told["measures"]["nDCG@10"] == 1.0
 
 
+def test_legs_of_several_parts_and_sizes_on_one_page(world: World, run: Callable[..., Any], tmp_path: Path) -> None:
+    by_documents, by_spans = beir(tmp_path), chroma(tmp_path, questions=12)
+    (by_documents / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq2\td2\t1\n")
+    page = tmp_path / "page.md"
+    told = json.loads(run("eval", "legs", by_documents, f"{by_spans}@64", "--part", "test", "--part", "held", "--json",
+                          "--write", page).stdout)  # fmt: skip
+    # of a collection with a train split, what is held out is the test split: one table of it
+    assert [(t["collection"], t["part"], t["chunk_chars"]) for t in told["tables"]] == [
+        ("beir", "test", None), ("chroma", "test", 64), ("chroma", "held", 64),
+    ]  # fmt: skip
+    assert [line for line in page.read_text().splitlines() if line.startswith("### ")] == [
+        "### beir, test", "### chroma, test", "### chroma, held",
+    ]  # fmt: skip
+
+
 def test_a_tenants_fusion_is_shown_and_set(world: World, run: Callable[..., Any]) -> None:
     assert run("fusion").stdout == "convex, dense weight 0.4\n"
     assert run("fusion", "--dense-weight", "0.6").stdout == "convex, dense weight 0.6\n"

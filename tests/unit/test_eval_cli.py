@@ -46,7 +46,7 @@ def test_help_shows_a_golden_line_and_examples() -> None:
 def test_legs_help_shows_examples() -> None:
     result = CliRunner().invoke(eval_group, ["legs", "--help"])
     assert result.exit_code == 0
-    assert "citadel eval legs chroma-chunking/ --chunk-chars 800 --weights 0.3,0.4" in result.output
+    assert "citadel eval legs chroma-chunking@800 --weights 0.3,0.4" in result.output
 
 
 @pytest.mark.parametrize("weights", ["1.5", "-0.1", "half", "0.3;0.4", "nan"])
@@ -61,3 +61,9 @@ def test_a_wrong_collection_is_told_before_anything_is_opened(tmp_path: Path) ->
     assert isinstance(result.exception, InvalidGolden)
     assert "it needs corpus.jsonl (BEIR)" in str(result.exception)
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    result = CliRunner().invoke(eval_group, ["legs", f"{tmp_path}/absent@800"], obj=Settings())
+    assert result.exit_code == 2
+    assert f"{tmp_path}/absent is no folder" in "".join(result.output.split("\n"))

@@ -114,6 +114,6 @@ def test_the_gain_is_over_the_better_leg() -> None:
     assert best == "dense"  # 0.63 twice against 1 and 0
     gains = {row.name: row.gain.mean if row.gain else None for row in rows}
     assert gains == {"dense": None, "lexical": pytest.approx(0.5 - half), "both": pytest.approx((1 - half) / 2)}
-    table = Table("c", "test", "document", 2, 3, 2, best, rows)
+    table = Table("c", "test", None, "document", 2, 3, 2, best, rows)
     assert to_dict(table)["rows"][2]["measures"]["nDCG@10"]["mean"] == pytest.approx((1 + half) / 2)
     assert f"{(1 + half) / 2:.3f} [" in to_text(table) and f"{(1 - half) / 2:+.3f} [" in to_markdown(table)
