@@ -142,13 +142,17 @@ def _table(settings: Settings, collection: Collection, part: Part, size: ChunkSi
 def _rankings(answers: Callable[[SearchRequest], Answers], own: Fusion, compared: _Compared) -> dict[str, Rankings]:
     """Both legs, RRF, convex fusions, the tenant's own fusion, and that one under each reranker."""
     legs = {leg: answers(SearchRequest("", mode=leg, rerank="none", fusion=Fusion())) for leg in LEGS}
-    fusions = [("RRF", Fusion("rrf")), *((f"convex {w:g}", Fusion("convex", w)) for w in compared.weights)]
-    told = f"{own.method} {own.dense_weight:g}" if own.method == "convex" else "RRF"
-    rankings = leg_rankings(legs, [*fusions, (f"tenant's: {told}", own)])
+    fusions = [Fusion("rrf"), *(Fusion("convex", weight) for weight in compared.weights)]
+    others = [(_name(fusion), fusion) for fusion in fusions if _name(fusion) != _name(own)]
+    rankings = leg_rankings(legs, [*others, (f"{_name(own)}, the tenant's", own)])
     for name in compared.rerankers:
         found = answers(SearchRequest("", rerank=name, fusion=own))
-        rankings[f"{told}, then {name}"] = {i: ordered(found, each) for i, each in found.found.items()}
+        rankings[f"{_name(own)}, then {name}"] = {i: ordered(found, each) for i, each in found.found.items()}
     return rankings
+
+
+def _name(fusion: Fusion) -> str:
+    return "RRF" if fusion.method == "rrf" else f"convex {fusion.dense_weight:g}"
 
 
 def _answers(

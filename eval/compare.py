@@ -97,29 +97,29 @@ def to_text(table: Table) -> str:
     cells = _cells(table)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([_head(table), *lines])
+    return "\n".join([f"{table.collection}, {table.part}: {_head(table)}", *lines])
 
 
 def to_markdown(table: Table) -> str:
     """The table for a page."""
     head, *rows = _cells(table)
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-    return "\n".join([f"### {table.collection}, {table.part}", "", _head(table), "", *lines, "", _verdict(table)])
+    return "\n".join([f"## {table.collection}, {table.part}", "", _head(table), "", *lines, "", _verdict(table)])
 
 
 def _verdict(table: Table) -> str:
     """Which rows are more than chance away from the best leg."""
     above = [row.name for row in table.rows if row.gain and row.gain.low > 0]
     below = [row.name for row in table.rows if row.gain and row.gain.high < 0]
-    told = [f"{what}: {', '.join(names)}." for what, names in (("Better", above), ("Worse", below)) if names]
-    return f"Than {table.best_leg}, beyond chance: {' '.join(told) or 'none.'}"
+    told = [f"{what}: {'; '.join(names) or 'none'}." for what, names in (("Better", above), ("Worse", below))]
+    return f"Beyond chance, against {table.best_leg}. {' '.join(told)}"
 
 
 def _head(table: Table) -> str:
     size = f" of at most {table.chunk_chars} characters" if table.chunk_chars else ""
     relevant = "documents" if table.unit == "document" else "passages that overlap a judged span"
     return (
-        f"{table.collection}, {table.part}: {table.questions} questions, {table.documents} documents in "
+        f"{table.questions} questions, {table.documents} documents in "
         f"{table.passages} passages{size}; relevant are {relevant}; best single leg: {table.best_leg}."
     )
 

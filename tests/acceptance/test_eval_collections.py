@@ -33,7 +33,7 @@ def test_beside_a_running_stack(stack: Stack, tmp_path: Path) -> None:
     told = json.loads(stack.citadel("eval", "run", folder, "--json"))
     assert told["measures"]["nDCG@10"] == 1.0  # `what lifts?`, of three documents one of which lifts
     (table,) = json.loads(stack.citadel("eval", "legs", folder, "--json"))["tables"]
-    assert table["documents"] == table["passages"] == 3 and len(table["rows"]) == 11
+    assert table["documents"] == table["passages"] == 3 and len(table["rows"]) == 10
 
 
 def test_with_nothing_running(own_state: Path, tmp_path: Path) -> None:
