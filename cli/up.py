@@ -67,23 +67,25 @@ def _with_servers(supervisor: Supervisor, settings: Settings) -> Settings:
         database_url = create_database(supervisor.adopt(start_postgres(state)).url, "citadel")
     if not redis_url:
         redis_url = supervisor.adopt(start_redis(state)).url
-    passwords = _passwords(state / "roles.json")
     port = settings.port or free_port(0)
     if free_port(port) != port:
         raise Misconfigured(f"port {port} is taken: set CITADEL_PORT to another, or to 0 for any that is free")
+    known = with_roles(replace(settings, state=state), database_url)
+    return replace(known, redis_url=redis_url, port=port, api_url=f"http://{settings.host}:{port}")
+
+
+def with_roles(settings: Settings, database_url: str) -> Settings:
+    """The settings with that database, for each role; passwords are made on first use and kept in the state folder."""
+    passwords = _passwords(settings.state / "roles.json")
     return replace(
         settings,
-        state=state,
         database_url=database_url,
-        redis_url=redis_url,
         app_password=passwords["app"],
         maintenance_password=passwords["maintenance"],
         app_database_url=settings.app_database_url or role_url(database_url, "citadel_app", passwords["app"]),
         maintenance_database_url=settings.maintenance_database_url
         or role_url(database_url, "citadel_maintenance", passwords["maintenance"]),
         blob_url=settings.blob_store_url(),
-        port=port,
-        api_url=f"http://{settings.host}:{port}",
     )
 
 

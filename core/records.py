@@ -306,6 +306,15 @@ class Source:
 # --- retrieval ------------------------------------------------------------------------------------------------------
 
 Mode = Literal["hybrid", "dense", "lexical"]
+FusionMethod = Literal["convex", "rrf"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """How a tenant's legs become one list."""
+
+    method: FusionMethod = "convex"
+    dense_weight: float = 0.4  # convex alone: of the dense leg, the lexical one has the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +330,8 @@ class SearchRequest:
     max_tokens: int | None = None  # of the context string
     at_least: int | None = None  # change-log position that must be visible
     explain: bool = False
+    fusion: Fusion | None = None  # None: the tenant's own
+    as_ranked: bool = False  # every chunk a passage of its own, with near-duplicates: for measuring the ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +372,15 @@ class ChunkRow:
     heading_path: tuple[str, ...]
     tokens: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a chunk lies in its document's current version."""
+
+    external_id: str
+    start: int  # of the canonical text, in code points, half-open
+    end: int
 
 
 @dataclass(frozen=True, slots=True)

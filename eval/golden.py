@@ -70,16 +70,16 @@ class GoldenSet:
     queries: tuple[GoldenQuery, ...]
 
 
-def read_golden(path: Path, subject: str | None = None) -> GoldenSet:
-    """The golden set of a JSON-lines file, or of a BEIR folder (`queries.jsonl`, `qrels/test.tsv`).
+def read_golden(path: Path, subject: str | None = None, split: str = "test") -> GoldenSet:
+    """The golden set of a JSON-lines file, or of a BEIR folder (`queries.jsonl`, `qrels/<split>.tsv`).
 
     `subject` asks the questions that name nobody, as all of a BEIR folder do. Raises InvalidGolden, which names the
     file and the line and says what to write instead.
     """
-    queries = tuple(_beir(path, subject) if path.is_dir() else _native(path, subject))
+    queries = tuple(_beir(path, subject, split) if path.is_dir() else _native(path, subject))
     if not queries:
         raise InvalidGolden(f"{path}: holds no questions; write one JSON object a line")
-    return GoldenSet(path.name, _digest(path), queries)
+    return GoldenSet(path.name, _digest(path, split), queries)
 
 
 # --- native JSON lines ----------------------------------------------------------------------------------------------
@@ -169,15 +169,15 @@ def _id_of(subject: str, query: str) -> str:
 # --- BEIR folders ---------------------------------------------------------------------------------------------------
 
 
-def _beir(folder: Path, subject: str | None) -> Iterator[GoldenQuery]:
-    """The questions of `queries.jsonl` that `qrels/test.tsv` judges; documents go by their corpus id."""
+def _beir(folder: Path, subject: str | None, split: str) -> Iterator[GoldenQuery]:
+    """The questions of `queries.jsonl` that the split's qrels judge; documents go by their corpus id."""
     if subject is None:
         raise InvalidGolden(
             f"{folder}: the questions of a BEIR folder name nobody who asks; give it with `--as user:…`"
         )
     asker, texts = _subject(subject), _beir_queries(folder / "queries.jsonl")
     judged: dict[str, dict[str, int]] = {}
-    path = folder / "qrels" / "test.tsv"
+    path = folder / "qrels" / f"{split}.tsv"
     for number, (query_id, document, grade) in _beir_qrels(path):
         if query_id not in texts:
             raise InvalidGolden(f"{path}:{number}: question {query_id!r} is not in queries.jsonl: add it there")
@@ -220,6 +220,15 @@ def _beir_qrels(path: Path) -> Iterator[tuple[int, tuple[str, str, int]]]:
                 raise InvalidGolden(f"{path}:{number}: write query-id, corpus-id and a whole number, with tabs between")
 
 
+def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """The numbered values of a file of JSON lines. Raises InvalidGolden, which names file and line."""
+    for number, line in _lines(path):
+        try:
+            yield number, _json(line)
+        except InvalidGolden as error:
+            raise InvalidGolden(f"{path}:{number}: {error}") from error
+
+
 # --- values ---------------------------------------------------------------------------------------------------------
 
 
@@ -245,8 +254,8 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _digest(path: Path) -> str:
-    parts = (path / "queries.jsonl", path / "qrels" / "test.tsv") if path.is_dir() else (path,)
+def _digest(path: Path, split: str) -> str:
+    parts = (path / "queries.jsonl", path / "qrels" / f"{split}.tsv") if path.is_dir() else (path,)
     return hashlib.sha256(b"".join(_read(part) for part in parts)).hexdigest()
 
 

@@ -2,7 +2,8 @@
 
 The names and values are those of ir-measures, which calls trec_eval's code (RR@k: MS MARCO's). Grades are the gains,
 discounted by log2(rank + 1); a document that nobody judged counts as not relevant; P@k divides by k even when fewer
-documents came; a question without an answer scores 0.
+documents came; a question without an answer scores 0. Of a collection the documents or the judged passages are ranked
+(`eval/judged.py`), of any other golden set the documents of the first k passages.
 """
 
 import math
@@ -13,7 +14,7 @@ from statistics import fmean
 import ir_measures
 from ir_measures import RR, Measure, P, Qrel, R, ScoredDoc, nDCG
 
-from core.records import Citation
+from core.records import Citation, Place
 from eval.run import Answered, Run
 
 Values = Mapping[str, float]  # measure name, as ir-measures writes it → value
@@ -45,11 +46,13 @@ def documents_within(passages: Sequence[Citation], cutoff: int) -> tuple[str, ..
 def query_values(run: Run) -> dict[str, dict[str, float]]:
     """Every measure at every cutoff, by question id; questions without a relevant document have no values."""
     values: dict[str, dict[str, float]] = {a.query.id: {} for a in run.answers if a.query.answerable()}
-    qrels = _qrels(run.answers)
+    qrels = _qrels(run)
     for cutoff in run.cutoffs if qrels else ():
-        for metric in ir_measures.iter_calc(_measures(cutoff), qrels, _ranking(run.answers, cutoff)):
+        for metric in ir_measures.iter_calc(_measures(cutoff), qrels, _ranking(run, cutoff)):
             values[metric.query_id][str(metric.measure)] = float(metric.value)
-    return values
+    # A question whose judged spans lie in no chunk has no qrel, and nothing that answers it.
+    nothing = {str(measure): 0.0 for cutoff in run.cutoffs for measure in _measures(cutoff)}
+    return {query_id: {**nothing, **found} for query_id, found in values.items()}
 
 
 def mean_values(values: Iterable[Values]) -> dict[str, float]:
@@ -72,18 +75,25 @@ def _measures(cutoff: int) -> list[Measure]:
     return [measure @ cutoff for measure in MEASURES]
 
 
-def _qrels(answers: Iterable[Answered]) -> list[Qrel]:
-    judged = [answered.query for answered in answers if answered.query.answerable()]
-    return [Qrel(query.id, document, grade) for query in judged for document, grade in query.gains().items()]
+def _qrels(run: Run) -> list[Qrel]:
+    grades = {a.query.id: a.query.gains() for a in run.answers if a.query.answerable()}
+    judged = grades if run.judged is None else run.judged.grades
+    return [Qrel(query, key, grade) for query, of in judged.items() for key, grade in of.items()]
 
 
-def _ranking(answers: Iterable[Answered], cutoff: int) -> list[ScoredDoc]:
+def _ranking(run: Run, cutoff: int) -> list[ScoredDoc]:
     """The run as trec_eval reads it. It orders equal scores by name, so each score is minus the rank."""
     return [
-        ScoredDoc(answered.query.id, document, float(-rank))
-        for answered in answers
-        for rank, document in enumerate(documents_within(answered.passages, cutoff))
+        ScoredDoc(answered.query.id, key, float(-rank))
+        for answered in run.answers
+        for rank, key in enumerate(_keys(run, answered, cutoff))
     ]
+
+
+def _keys(run: Run, answered: Answered, cutoff: int) -> Sequence[str]:
+    if run.judged is None:
+        return documents_within(answered.passages, cutoff)
+    return run.judged.ranking(Place(p.external_id, p.start, p.end) for p in answered.passages)
 
 
 def _leaks(answered: Answered) -> list[Leak]:

@@ -19,6 +19,11 @@ from eval.measures import (
 )
 from eval.run import Answered, Run
 
+RANKED = {
+    None: "documents of the first k passages",
+    "document": "documents by their best passage",
+    "passage": "passages, relevant where they overlap a judged span",
+}
 WORST = 5  # questions shown on the page
 WIDTH = 100  # columns of the page
 
@@ -61,6 +66,7 @@ class RunReport:
     ms_p95: float
     degraded: dict[str, int]  # stage → answers that went without it
     queries: tuple[QueryReport, ...]
+    ranked: str = RANKED[None]  # what the measures are of
 
 
 def make_report(run: Run) -> RunReport:
@@ -81,6 +87,7 @@ def make_report(run: Run) -> RunReport:
         ms_p95=percentile(latencies, 0.95),
         degraded=run.degraded(),
         queries=queries,
+        ranked=RANKED[run.judged.unit if run.judged else None],
     )
 
 
@@ -123,7 +130,7 @@ def _head(report: RunReport) -> str:
     subjects = len({query.subject for query in report.queries})
     return (
         f"{_line(report.golden)}: {len(report.queries)} questions of {subjects} principals, mode {report.mode}; "
-        f"{report.overall.queries} have a relevant document and count below"
+        f"{report.overall.queries} have a relevant document and count below; ranked are {report.ranked}"
     )
 
 

@@ -23,6 +23,7 @@ class ChunkBudget:
     chunk_tokens: int = 200  # of the span
     prefix_tokens: int = 48  # of title, headings and table header, which are embedded in front of it
     special_tokens: int = 2  # what the model puts around both
+    chunk_chars: int | None = None  # of the span, in code points; None: as many as its tokens take
 
     def __post_init__(self) -> None:
         if self.chunk_tokens < 16 or self.prefix_tokens < 0:
@@ -33,7 +34,7 @@ class ChunkBudget:
     @property
     def limit(self) -> Limit:
         """What a span may hold."""
-        return Limit(self.chunk_tokens, self.chunk_tokens * CHARS_A_TOKEN)
+        return Limit(self.chunk_tokens, self.chunk_chars or self.chunk_tokens * CHARS_A_TOKEN)
 
     @property
     def small(self) -> int:

@@ -52,14 +52,19 @@ def assemble(
     max_tokens: int | None,
     count_tokens: CountTokens,
     read_spans: ReadSpans,
+    merge: bool = True,
 ) -> Assembled:
     """The first `top_k` of those candidates whose rows the caller may read, within `max_tokens` of context.
 
     Neighbours of one version are one passage, at the place of the better one; a near-duplicate of a passage before it
     is left out. A passage over the budget goes without its neighbours, or is left out and counted; smaller ones behind
-    it may still fit. `read_spans` gives the text of merged spans, without those that cannot be read any more.
+    it may still fit. `read_spans` gives the text of merged spans, without those that cannot be read any more. Without
+    `merge` each chunk is a passage, in the order of the ranking.
     """
-    groups, duplicates = _grouped([c for c in ranked if c.chunk_id in rows], rows, top_k)
+    readable = [candidate for candidate in ranked if candidate.chunk_id in rows]
+    groups, duplicates = [Group(c, (rows[c.chunk_id],)) for c in readable[:top_k]], 0
+    if merge:
+        groups, duplicates = _grouped(readable, rows, top_k)
     merged = read_spans([group.span for group in groups if len(group.chunks) > 1])
     left = max_tokens
     kept: list[Passage] = []

@@ -1,22 +1,38 @@
 """Fusion of the legs. Fused by chunk id; a leg that does not propose a chunk contributes nothing to it.
 
-Convex combination of min-max-normalised scores: Bruch, Gai, Ingber, "An Analysis of Fusion Functions for Hybrid
-Retrieval", TOIS 2023. Reciprocal rank fusion: Cormack, Clarke, Büttcher, SIGIR 2009.
+Convex combination of normalised scores: Bruch, Gai, Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval",
+TOIS 2023. The dense leg's scores are scaled between its worst and best candidate, the lexical ones between BM25's least
+possible score, 0, and the best: where only two chunks hold a code, the second is still a find, not the worst of them.
+Reciprocal rank fusion: Cormack, Clarke, Büttcher, SIGIR 2009.
 """
 
 from collections.abc import Mapping, Sequence
 
-from core.records import Candidate, FusedCandidate
+from core.records import Candidate, FusedCandidate, Fusion, FusionMethod
 
-DENSE_WEIGHT = 0.5
+DENSE_WEIGHT = Fusion().dense_weight
 RRF_K = 60  # as in the paper
+
+
+def fusion_from(method: FusionMethod | None, dense_weight: float | None) -> Fusion | None:
+    """What is given of a fusion, the rest by default; None when nothing is."""
+    if method is None and dense_weight is None:
+        return None
+    return Fusion(method or "convex", DENSE_WEIGHT if dense_weight is None else dense_weight)
+
+
+def fuse(fusion: Fusion, dense: Sequence[Candidate], lexical: Sequence[Candidate]) -> list[FusedCandidate]:
+    """Best first, as the tenant or the request wants it."""
+    return rrf(dense, lexical) if fusion.method == "rrf" else convex(dense, lexical, fusion.dense_weight)
 
 
 def convex(
     dense: Sequence[Candidate], lexical: Sequence[Candidate], dense_weight: float = DENSE_WEIGHT
 ) -> list[FusedCandidate]:
-    """Best first; ties by chunk id. `fused` lies in [0, 1]."""
-    weighted = [(dense_weight, _normalised(dense)), (1 - dense_weight, _normalised(lexical))]
+    """Best first; ties by chunk id. `fused` lies in [0, 1]. Where a leg proposes nothing, the other has all weight."""
+    dense_weight = 1.0 if not lexical else 0.0 if not dense else dense_weight
+    lowest = min((c.score for c in dense), default=0.0)
+    weighted = [(dense_weight, _scaled(dense, lowest)), (1 - dense_weight, _scaled(lexical, 0.0))]
     return _ranked(dense, lexical, weighted)
 
 
@@ -42,9 +58,8 @@ def _ranked(
     return sorted(fused, key=lambda c: (-c.fused, c.chunk_id))
 
 
-def _normalised(candidates: Sequence[Candidate]) -> dict[int, float]:
-    scores = [c.score for c in candidates]
-    low, high = min(scores, default=0.0), max(scores, default=0.0)
+def _scaled(candidates: Sequence[Candidate], low: float) -> dict[int, float]:
+    high = max((c.score for c in candidates), default=low)
     return {c.chunk_id: (c.score - low) / (high - low) if high > low else 1.0 for c in candidates}
 
 

@@ -13,7 +13,7 @@ from models.embedder import Embedder, check_model
 from models.reranker import Reranker
 from retrieval.assemble import assemble
 from retrieval.dense import nearest_each
-from retrieval.fuse import convex
+from retrieval.fuse import fuse
 from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
 from retrieval.rerank import RERANK_POOL, rerank
@@ -84,6 +84,7 @@ def _search(
             scope = access.enter_scope(conn, principal, searcher.store.scopes)
             view = View(scope, export_snapshot(conn))
             profile = profiles.live_profile(conn, scope.tenant_id)
+            fusion = request.fusion or profiles.fusion_of(conn, scope.tenant_id)
             check_model(searcher.embedder, profile)
             scan = Scan(scope, profile.id, where)
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
@@ -92,13 +93,14 @@ def _search(
         lexical_leg = request.mode != "dense" and stages.start("lexical", _lexical, searcher, view, scan, questions)
         dense, lexical = stages.finish(dense_leg), stages.finish(lexical_leg)
         with stages.timed("fuse"):
-            fused = convex(dense, lexical)[:POOL]
+            fused = fuse(fusion, dense, lexical)[:POOL]
         with stages.timed("read"):
             rows = _read(conn, [candidate.chunk_id for candidate in fused], READ_AHEAD * request.top_k)
     ranked = rerank(stages, searcher.rerankers, request, fused, rows)
     with stages.timed("assemble") as note:
         spans, count_tokens = partial(_spans, searcher, principal), searcher.embedder.count_tokens
-        answer = assemble(ranked, rows, request.top_k, request.max_tokens, count_tokens, spans)
+        merge = not request.as_ranked
+        answer = assemble(ranked, rows, request.top_k, request.max_tokens, count_tokens, spans, merge)
         note.update(over_budget=answer.over_budget, duplicates=answer.duplicates)
     whole = SearchAnswer(request_id, answer.passages, answer.context, stages.degraded(), stages.activity())
     return whole, scope

@@ -22,7 +22,7 @@ from store.pool import Conn, Store, write_alone, writing
 Action = Literal[
     "search", "read", "submit", "label.change", "delete", "refresh", "key.create", "key.revoke", "groups.change",
     "list", "request", "audit.retention", "audit.query_text", "access.explain", "access.diff", "label_set.change",
-    "key.rotate", "identity.add", "identity.remove", "scim.change",
+    "key.rotate", "identity.add", "identity.remove", "scim.change", "fusion.change",
 ]  # fmt: skip
 ACTIONS: tuple[str, ...] = get_args(Action)
 

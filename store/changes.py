@@ -30,6 +30,13 @@ def settled(conn: Conn, seq: int) -> bool:
     return bool(row and row[0])
 
 
+def position(conn: Conn, tenant_id: UUID) -> int:
+    """The seq of the tenant's last change; 0 before the first."""
+    row = conn.execute(POSITION, (tenant_id,)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def move_vectors(conn: Conn, tenant_id: UUID, document_id: UUID, label_set_id: int) -> None:
     """Put the document's vectors, in every profile, under this label set.
 

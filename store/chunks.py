@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from core.records import AccessScope, Chunk, ChunkRow, Lease, ParsedDocument
+from core.records import AccessScope, Chunk, ChunkRow, Lease, ParsedDocument, Place
 from store import changes, jobs
 from store.pool import Conn
 
@@ -52,6 +52,11 @@ FLIP = """
 VISIBLE_IDS = """
     SELECT chunk_id FROM {vectors} WHERE tenant_id = %(tenant)s AND label_set_id = ANY(%(label_sets)s::int[]) {filter}
     ORDER BY chunk_id
+"""
+PLACES = """
+    SELECT d.external_id, c.start_offset AS start, c.end_offset AS "end" FROM chunks c
+    JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
+    WHERE c.tenant_id = %s AND c.profile_id = %s
 """
 MATCHING = "AND document_id IN (SELECT id FROM documents d WHERE {})"
 INDEXED_TEXTS = "SELECT id, embed_prefix, text FROM chunks WHERE id = ANY(%s)"
@@ -150,6 +155,12 @@ def read_rows(conn: Conn, chunk_ids: Sequence[int]) -> dict[int, ChunkRow]:
     """Chunk rows with their documents, for those that this transaction's scope shows and whose version is current."""
     with conn.cursor(row_factory=class_row(ChunkRow)) as cursor:
         return {row.chunk_id: row for row in cursor.execute(ROWS, (list(chunk_ids),)).fetchall()}
+
+
+def places(conn: Conn, tenant_id: UUID, profile_id: int) -> list[Place]:
+    """Where every chunk lies that this transaction's scope shows."""
+    with conn.cursor(row_factory=class_row(Place)) as cursor:
+        return cursor.execute(PLACES, (tenant_id, profile_id)).fetchall()
 
 
 def _add(

@@ -4,8 +4,8 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from core.errors import ModelMismatch, NotFound
-from core.records import Profile
+from core.errors import Invalid, ModelMismatch, NotFound
+from core.records import Fusion, Profile
 from store.pool import Conn
 
 BY_NAME = "SELECT id, name, model, dimensions, precision, chunk_tokens, chunker FROM profiles WHERE name = %s"
@@ -13,6 +13,8 @@ LIVE = """
     SELECT p.id, p.name, p.model, p.dimensions, p.precision, p.chunk_tokens, p.chunker
     FROM tenants t JOIN profiles p ON p.id = t.live_profile WHERE t.id = %s
 """
+FUSION = "SELECT fusion AS method, dense_weight FROM tenants WHERE id = %s"
+SET_FUSION = "UPDATE tenants SET fusion = %s, dense_weight = %s WHERE id = %s"
 ADD = "SELECT add_profile(%s, %s, %s, %s, %s, %s)"
 TENANT = "SELECT id FROM tenants WHERE name = %s"
 ADD_TENANT = "INSERT INTO tenants (name, live_profile) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING RETURNING id"
@@ -63,6 +65,22 @@ def live_profile(conn: Conn, tenant_id: UUID) -> Profile:
     if found is None:
         raise NotFound("the tenant has no live profile")
     return found
+
+
+def fusion_of(conn: Conn, tenant_id: UUID) -> Fusion:
+    """How this tenant's legs become one list."""
+    with conn.cursor(row_factory=class_row(Fusion)) as cursor:
+        found = cursor.execute(FUSION, (tenant_id,)).fetchone()
+    if found is None:
+        raise NotFound("there is no such tenant")
+    return found
+
+
+def set_fusion(conn: Conn, tenant_id: UUID, fusion: Fusion) -> None:
+    """From this commit on, for every search of the tenant. Raises Invalid for a weight outside of 0 to 1."""
+    if not 0 <= fusion.dense_weight <= 1:
+        raise Invalid(f"the dense leg's weight lies between 0 and 1, not at {fusion.dense_weight:g}")
+    conn.execute(SET_FUSION, (fusion.method, fusion.dense_weight, tenant_id))
 
 
 def _by_name(conn: Conn, name: str) -> Profile | None:

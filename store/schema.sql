@@ -31,7 +31,10 @@ CREATE TABLE tenants (
     created_at        timestamptz NOT NULL DEFAULT now(),
     -- 244 random bits: keys what is kept only as a hash (queries in the audit, external ids of erased documents)
     hash_key          bytea NOT NULL DEFAULT sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())),
-    keep_queries      boolean NOT NULL DEFAULT false  -- whether the audit keeps the text of queries
+    keep_queries      boolean NOT NULL DEFAULT false, -- whether the audit keeps the text of queries
+    -- how the legs become one list: the dense one's weight is of the convex combination, the lexical one has the rest
+    fusion            text NOT NULL DEFAULT 'convex' CHECK (fusion IN ('convex', 'rrf')),
+    dense_weight      float8 NOT NULL DEFAULT 0.4 CHECK (dense_weight BETWEEN 0 AND 1)
 );
 
 CREATE TABLE classifications (

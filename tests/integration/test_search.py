@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from core.errors import Invalid, NotYetIndexed
-from core.records import Passage, SearchAnswer, SearchRequest
+from core.records import Fusion, Passage, SearchAnswer, SearchRequest
 from models.fake_embedder import FakeEmbedder
 from retrieval.search import Searcher, search
 from store import access, documents
@@ -110,11 +110,12 @@ def test_hybrid_is_the_convex_combination(library: World, searcher: Searcher) ->
         texts = texts_seen(library)
         dense, lexical = cosines(query, texts), bm25(query, texts)
 
-        def scaled(scores: dict[int, float], i: int) -> float:
-            low, high = min(scores.values()), max(scores.values())
+        def scaled(scores: dict[int, float], i: int, low: float) -> float:
+            high = max(scores.values())
             return 0.0 if i not in scores else (scores[i] - low) / (high - low) if high > low else 1.0
 
-        expected = {i: 0.5 * scaled(dense, i) + 0.5 * scaled(lexical, i) for i in texts}
+        w = Fusion().dense_weight
+        expected = {i: w * scaled(dense, i, min(dense.values())) + (1 - w) * scaled(lexical, i, 0.0) for i in texts}
         answer = ask(searcher, library, query)
         assert {p.scores.chunk_id: p.score for p in answer.passages} == pytest.approx(expected, abs=1e-6)
         assert ids_of(answer) == ranked({p.scores.chunk_id: p.score for p in answer.passages})

@@ -142,3 +142,11 @@ def test_the_context_keeps_to_the_budget(
 
 def test_nothing_found_is_an_empty_context() -> None:
     assert put_together([]) == Assembled((), "", 0, 0)
+
+
+def test_for_measuring_each_chunk_is_a_passage_in_its_place() -> None:
+    rows = {r.chunk_id: r for r in (page(2), page(1), row(7, BOOK[200:290]), page(4))}  # neighbours, and the same again
+    ranked = [FusedCandidate(i, 1 - n / 10) for n, i in enumerate((1002, 1001, 3, 7, 1004))]  # 3 cannot be read
+    answer = assemble(ranked, rows, 3, None, count_tokens, read_spans, merge=False)
+    assert [passage.scores.chunk_id for passage in answer.passages] == [1002, 1001, 7]
+    assert [passage.text for passage in answer.passages] == [BOOK[200:290], BOOK[100:190], BOOK[200:290]]

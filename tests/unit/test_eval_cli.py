@@ -41,3 +41,29 @@ def test_help_shows_a_golden_line_and_examples() -> None:
     assert result.exit_code == 0
     assert '"forbidden": ["board/minutes.pdf"]' in result.output
     assert "citadel eval run golden.jsonl --k 5,10" in result.output
+
+
+def test_legs_help_shows_examples() -> None:
+    result = CliRunner().invoke(eval_group, ["legs", "--help"])
+    assert result.exit_code == 0
+    assert "citadel eval legs chroma-chunking@800 --weights 0.3,0.4" in result.output
+
+
+@pytest.mark.parametrize("weights", ["1.5", "-0.1", "half", "0.3;0.4", "nan"])
+def test_wrong_weights_are_a_usage_error(tmp_path: Path, weights: str) -> None:
+    result = CliRunner().invoke(eval_group, ["legs", str(tmp_path), "--weights", weights], obj=Settings())
+    assert result.exit_code == 2
+    assert "such as 0.3,0.5" in result.output
+
+
+def test_a_wrong_collection_is_told_before_anything_is_opened(tmp_path: Path) -> None:
+    result = CliRunner().invoke(eval_group, ["legs", str(tmp_path)], obj=Settings(state=tmp_path / "nothing"))
+    assert isinstance(result.exception, InvalidGolden)
+    assert "it needs corpus.jsonl (BEIR)" in str(result.exception)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    result = CliRunner().invoke(eval_group, ["legs", f"{tmp_path}/absent@800"], obj=Settings())
+    assert result.exit_code == 2
+    assert f"{tmp_path}/absent is no folder" in "".join(result.output.split("\n"))
