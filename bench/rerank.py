@@ -148,7 +148,7 @@ class Codes:
 
     def of(self, kind: Kind, positions: Sequence[int]) -> list[bytes]:
         """Those of the texts."""
-        if kind.name == KINDS[0].name:  # as large as what they are made from
+        if kind.name == "float16":  # as large as what they are made from
             return [kind.make(self._texts.of(at)) for at in positions]
         for at in positions:
             if (kind.name, at) not in self._made:
@@ -179,7 +179,7 @@ def times(judged: Judged, embedder: Embedder, cache: Path | None, pools: Sequenc
     texts, questions = (embedded(embedder, of, cache) for of in (judged.texts, [*judged.questions.values()]))
     vectors = [questions.of(n).astype(np.float32) for n in range(min(REPEATS, len(judged.questions)))]
     with server_url() as server, bench_database(server, "bench_rerank") as bench:
-        chunk_ids = stored(bench, judged.texts)
+        chunk_ids = stored(bench, len(judged.texts))
         costs = {}
         for kind in KINDS:
             codes = [kind.make(texts.of(at)) for at in range(len(judged.texts))]
@@ -190,12 +190,12 @@ def times(judged: Judged, embedder: Embedder, cache: Path | None, pools: Sequenc
     return costs | cross_encoder_costs(judged, pools)
 
 
-def stored(bench: Bench, texts: Sequence[str]) -> dict[int, UUID]:
-    """The texts as public documents: chunk id → document id, in their order."""
+def stored(bench: Bench, count: int) -> dict[int, UUID]:
+    """Public documents of one chunk each, in order: chunk id → document id."""
     with writing(bench.store) as conn:
         label_set = access.intern_labels(conn, bench.tenant_id, make_labels(["public"]))
-    names = [f"d{number:07}" for number in range(len(texts))]
-    fill(bench, Rows(names, [label_set] * len(texts), texts, unit_vectors(len(texts), bench.profile.dimensions, 0)))
+    names = [f"d{number:07}" for number in range(count)]
+    fill(bench, Rows(names, [label_set] * count, names, unit_vectors(count, bench.profile.dimensions, 0)))
     with writing(bench.store) as conn:
         return dict(conn.execute(IN_ORDER).fetchall())
 
@@ -258,9 +258,13 @@ def measure(chosen: argparse.Namespace) -> list[Line]:
     """Every row."""
     with tempfile.TemporaryDirectory() as folder:
         embedder = open_embedder(NAME, (chosen.cache or Path(folder)) / "models")
-    parts = [judged.some(chosen.questions, chosen.texts) for judged in read_all(chosen.data)]
+    parts = [
+        judged.some(chosen.questions or len(judged.questions), chosen.texts or len(judged.texts))
+        for judged in read_all(chosen.data)
+    ]
     asked = {part.name: ask_all(part, embedder, chosen.cache, max(chosen.pools)) for part in parts}
-    costs = times(parts[0].some(REPEATS, chosen.timed), embedder, chosen.cache, chosen.pools)
+    timed = next(read_all(chosen.data)).some(REPEATS, max(chosen.timed, *chosen.pools))
+    costs = times(timed, embedder, chosen.cache, chosen.pools)
     none = {part.name: ndcg(part, {one.qid: one.fused for one in asked[part.name]}) for part in parts}
     lines = [Line("none", 0, 0.0, none, 0.0, 0.0, None, 0)]
     for kind, pool, weight in itertools.product(KINDS, chosen.pools, chosen.weights):

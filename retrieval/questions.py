@@ -1,4 +1,4 @@
-"""The vectors of questions and of their tokens: kept for the next time, and not asked of a model that stopped answering.
+"""The vectors of questions and their tokens: kept for the next time, and not asked of a model that stopped answering.
 
 What is kept depends on the text and the model alone, never on who asked, so everybody may share it.
 """

@@ -14,7 +14,8 @@ from store.pool import Conn
 
 LATE, NONE = "late", "none"
 RERANK_POOL = 50  # candidates that a reranker looks at
-LATE_WEIGHT = 0.3
+# On SciFact's and Chroma's training parts nDCG@10 rises by 0.010 and 0.011 at 0.5, by 0.006 at 0.3, and hardly beyond.
+LATE_WEIGHT = 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,15 @@ import pytest
 from models.embedder import Embedder, open_embedder
 from models.fake_embedder import FakeEmbedder
 from models.minilm import CONFIG, TOKENIZER, wheel_folder
-from models.question import Question
-from models.reranker import CrossEncoderReranker, LateInteraction, Proposed, Reranker
+from models.reranker import CrossEncoderReranker, LateInteraction, Proposed, Question, Reranker
+from retrieval.questions import Questions
 
 WORDS = ["leave", "budget", "server", "policy", "travel", "invoice", "limit", "request", "Größe", "東京", "and", "the"]
+
+
+def asked(query: str, embedder: Embedder) -> Question:
+    """The question as a search asks it."""
+    return Question(query, lambda: Questions().tokens(embedder, query))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,7 @@ class Case:
     def score(self, query: str, texts: Sequence[str]) -> list[float | None]:
         """Of these texts, with the codes that are stored for them."""
         _, codes = self.embedder.embed_documents_with_tokens(texts)
-        return self.reranker.score(Question([query], self.embedder), list(map(Proposed, texts, codes)))
+        return self.reranker.score(asked(query, self.embedder), list(map(Proposed, texts, codes)))
 
 
 @pytest.fixture(scope="session")
@@ -98,10 +103,10 @@ def test_without_a_code_or_a_token_there_is_no_late_score(tmp_path: Path) -> Non
     embedder = open_embedder("fake", tmp_path)
     (code,) = embedder.embed_documents_with_tokens(["the budget"])[1]
     passages = [Proposed("x", None), Proposed("the budget", code), Proposed("", b"")]
-    first, second, third = LateInteraction().score(Question(["budget"], embedder), passages)
+    first, second, third = LateInteraction().score(asked("budget", embedder), passages)
     assert (first, third) == (None, None) and second is not None
-    assert LateInteraction().score(Question([" "], embedder), passages) == [None] * 3
-    assert LateInteraction().score(Question(["budget"], NoTokens()), passages) == [None] * 3
+    assert LateInteraction().score(asked(" ", embedder), passages) == [None] * 3
+    assert LateInteraction().score(asked("budget", NoTokens()), passages) == [None] * 3
 
 
 class NoTokens(FakeEmbedder):
