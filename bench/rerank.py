@@ -43,7 +43,7 @@ from store.pool import reading_tenant, writing
 ROOT = Path(__file__).resolve().parents[1]
 LEG = 200  # candidates a leg proposes
 REPEATS = 30  # questions timed
-CROSS_REPEATS = 5
+CROSS_REPEATS = 3
 CROSS = "cross-encoder, random"
 IN_ORDER = """
     SELECT c.id, c.document_id FROM chunks c JOIN documents d ON d.id = c.document_id ORDER BY d.external_id
