@@ -35,6 +35,7 @@ bench: $(VENV)/installed  ## ratios against what one would use instead
 	$(BIN)/python -m bench.access
 	$(BIN)/python -m bench.share
 	$(BIN)/python -m bench.timing --pairs 300
+	$(BIN)/python -m bench.rerank
 
 leaks: $(VENV)/installed  ## who may not see it is told nothing of it: 100,000 probes, 2,000 paired searches
 	$(BIN)/python -m tests.leaks

@@ -299,7 +299,8 @@ def main() -> None:
     options.add_argument("--json", type=Path, help="write the figures there too")
     chosen = options.parse_args()
     if not chosen.data.is_dir():
-        raise SystemExit(f"there are no judged collections in {chosen.data}: name their folder with --data")
+        print(f"nothing is measured: there are no judged collections in {chosen.data}; name their folder with --data")
+        return
     threadpool_limits(1, "blas")  # as `citadel api`
     lines = measure(chosen)
     print("\n".join(table(lines)))
