@@ -34,6 +34,8 @@ class Settings:
     model: str = "all-MiniLM-L6-v2"
     precision: str = ""  # of a new profile: f32 or bf16; empty: bf16 where the processor computes in it
     reranker: str = ""  # a cross-encoder's name or folder; empty: none
+    late_box_s: float = 1.0  # an answer goes without late interaction that takes longer
+    reranker_box_s: float = 2.0  # and without the cross-encoder
     chunker: str = "structure"  # or the name of a LlamaIndex node parser
     chunk_tokens: int = 200
     max_body_bytes: int = 128 * 2**20

@@ -326,7 +326,7 @@ class SearchRequest:
     top_k: int = 8
     mode: Mode = "hybrid"
     filters: dict[str, Any] | None = None
-    rerank: str | None = None  # none, or a reranker's name
+    rerank: str | None = None  # `none`, `late` or another's name; None: late interaction for hybrid, else none
     max_tokens: int | None = None  # of the context string
     at_least: int | None = None  # change-log position that must be visible
     explain: bool = False
@@ -350,7 +350,7 @@ class FusedCandidate:
     fused: float
     dense: float | None = None
     lexical: float | None = None
-    rerank: float | None = None
+    rerank: float | None = None  # fused and reranker's together, on the scale of `fused`; None: not reranked
 
 
 @dataclass(frozen=True, slots=True)

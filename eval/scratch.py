@@ -17,7 +17,7 @@ from store.pool import Store, reading_tenant, writing
 from store.profiles import ensure_tenant, live_profile
 
 PREFIX = "eval/"
-FORMAT = 1  # of what the index holds of a document; one that holds more is another index
+FORMAT = 2  # of what the index holds of a document; one that holds more is another index
 
 
 def tenant_name(collection: Collection, profile: Profile) -> str:

@@ -69,14 +69,15 @@ def _publish(pipeline: Pipeline, tenant_id: UUID, profile: Profile, prepared: Se
         for _, parsed, pieces in prepared
         for piece in pieces
     ]
-    vectors = iter(pipeline.embedder.embed_documents(texts))
+    vectors, codes = pipeline.embedder.embed_documents_with_tokens(texts)
+    vector, code = iter(vectors), iter(codes)
     keys = [pipeline.blobs.put(submission.content) for submission, _, _ in prepared]
     with writing(pipeline.store) as conn:
         for (submission, parsed, pieces), key in zip(prepared, keys, strict=True):
-            own = np.array([next(vectors) for _ in pieces], np.float32)
+            own, own_codes = np.array(list(islice(vector, len(pieces))), np.float32), list(islice(code, len(pieces)))
             source = sources.ensure_api_source(conn, tenant_id, submission.source)
             documents.use_blob(conn, key)
             submitted = documents.submit(conn, tenant_id, source.id, submission, key)
             lease = submitted.job_id and jobs.claim(conn, submitted.job_id, pipeline.lease_s)
             if lease:  # else another process was quicker
-                chunks.publish(conn, lease, profile.id, parsed, pieces, own, {})
+                chunks.publish(conn, lease, profile.id, parsed, pieces, own, {}, own_codes)

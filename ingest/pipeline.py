@@ -52,11 +52,11 @@ def index_version(pipeline: Pipeline, lease: Lease) -> None:
             pieces = chunk(parsed, wanted.title or parsed.title, profile.chunker, budget, pipeline.embedder)
         with clock.stage("embed"):
             texts = [f"{piece.embed_prefix}\n{parsed.text[piece.start : piece.end]}".lstrip() for piece in pieces]
-            vectors = pipeline.embedder.embed_documents(texts)
+            vectors, codes = pipeline.embedder.embed_documents_with_tokens(texts)
         with writing(pipeline.store) as conn:
             jobs.set_state(conn, lease, "indexing")
         with writing(pipeline.store) as conn:
-            chunks.publish(conn, lease, profile.id, parsed, pieces, vectors, clock.ms)
+            chunks.publish(conn, lease, profile.id, parsed, pieces, vectors, clock.ms, codes)
 
 
 @contextmanager

@@ -36,11 +36,28 @@ class Embedder(Protocol):
     def max_tokens(self) -> int:
         """The model's window in tokens, special ones included; what is beyond it does not reach the vector."""
 
+    @property
+    def token_bits(self) -> int:
+        """Bits of a token's code (`models.token_codes`); 0: the model gives no token vectors."""
+
     def embed_documents(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """float32 [len(texts), dimensions], each row of unit length, in the order of the texts."""
 
     def embed_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """As `embed_documents`, for what is asked; the same vectors unless the model has a prompt for queries."""
+
+    def embed_documents_with_tokens(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], list[bytes]]:
+        """`embed_documents`, and of the same pass each text's code; no codes at all where `token_bits` is 0.
+
+        A text of no tokens has an empty code.
+        """
+
+    def embed_queries_with_tokens(
+        self, texts: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
+        """`embed_queries`, and of the same pass each text's rotated token vectors, float32 [tokens, token_bits], of
+        unit length; none at all where `token_bits` is 0.
+        """
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """The tokens of each text, without special tokens and without a limit."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from models.token_codes import encode, rotation
+
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -17,14 +19,13 @@ class FakeEmbedder:
     dimensions = 128
     precision = "f32"
     max_tokens = 256
+    token_bits = 128
 
     def embed_documents(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """float32 [len(texts), 128]: feature hashing (Weinberger et al. 2009), one signed bucket a word."""
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         for row, text in zip(vectors, texts, strict=True):
-            for word in _TOKEN.findall(text.lower())[: self.max_tokens]:
-                digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
-                row[int.from_bytes(digest[:4]) % self.dimensions] += 1 if digest[4] & 1 else -1
+            row += self._words(text).sum(axis=0)
             length = float(np.linalg.norm(row))
             if length:
                 row /= length
@@ -35,6 +36,28 @@ class FakeEmbedder:
     def embed_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """As documents."""
         return self.embed_documents(texts)
+
+    def embed_documents_with_tokens(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], list[bytes]]:
+        """`embed_documents`, and 16 bytes a word: equal for equal words."""
+        return self.embed_documents(texts), [encode(self._rotated(text)) for text in texts]
+
+    def embed_queries_with_tokens(
+        self, texts: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
+        """`embed_queries`, and a vector a word."""
+        return self.embed_queries(texts), [self._rotated(text) for text in texts]
+
+    def _words(self, text: str) -> npt.NDArray[np.float32]:
+        """float32 [words, 128]: 1 or -1 in each word's bucket."""
+        words = _TOKEN.findall(text.lower())[: self.max_tokens]
+        found = np.zeros((len(words), self.dimensions), np.float32)
+        for row, word in zip(found, words, strict=True):
+            digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
+            row[int.from_bytes(digest[:4]) % self.dimensions] = 1 if digest[4] & 1 else -1
+        return found
+
+    def _rotated(self, text: str) -> npt.NDArray[np.float32]:
+        return self._words(text) @ rotation(self.dimensions).T
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Words and marks of each text."""

@@ -15,8 +15,9 @@ from types import ModuleType
 
 from core.errors import Misconfigured
 from models import minilm
+from models.token_codes import rotation
 
-GRAPH = "1"  # raise it when `_export` changes what it makes
+GRAPH = "2"  # raise it when `_export` changes what it makes
 XML, BIN = "model.xml", "model.bin"
 _DIGESTS = "sha256.json"
 
@@ -81,7 +82,9 @@ def _make(weights: Path, folder: Path) -> None:
 
 
 def _export(weights: Path, xml: Path) -> None:
-    """Encoder, mean pooling and unit length as one graph: int64 ids and mask [n, length] to float32 [n, 384]."""
+    """One graph from int64 ids and mask [n, length] to float32 [n, 384], the means of the texts' token vectors, and to
+    float32 [n, length, 384], those themselves under the fixed rotation; all of unit length.
+    """
     import torch
     from safetensors.torch import load_file
     from transformers import BertConfig, BertModel
@@ -92,13 +95,18 @@ def _export(weights: Path, xml: Path) -> None:
         def __init__(self, bert: torch.nn.Module) -> None:
             super().__init__()
             self.bert = bert
+            self.turn = torch.nn.Parameter(torch.tensor(rotation(dimensions).T.copy()), requires_grad=False)
 
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             hidden = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
             mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-            return torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9), dim=1)
+            mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+            turned = torch.nn.functional.normalize(hidden, dim=2) @ self.turn
+            return torch.nn.functional.normalize(mean, dim=1), turned
 
-    bert = BertModel(BertConfig.from_json_file(weights / minilm.CONFIG), add_pooling_layer=False)
+    config = BertConfig.from_json_file(weights / minilm.CONFIG)
+    dimensions = config.hidden_size
+    bert = BertModel(config, add_pooling_layer=False)
     missing, _ = bert.load_state_dict(load_file(weights / minilm.WEIGHTS), strict=False)
     if missing:
         raise Misconfigured(f"this version of transformers does not fit {minilm.NAME}: no weights for {missing[:3]}")

@@ -39,7 +39,12 @@ def open_sentence_transformer(model: str, threads: int | None = None) -> "Senten
 
 
 class SentenceEmbedder:
-    """A loaded model; one call at a time, for its tokenizer keeps state."""
+    """A loaded model; one call at a time, for its tokenizer keeps state.
+
+    It gives no token vectors: what its tokens mean, and whether they may be compared one by one, differs by model.
+    """
+
+    token_bits = 0
 
     def __init__(self, name: str, model: "SentenceTransformer") -> None:
         from tokenizers import Tokenizer
@@ -64,6 +69,16 @@ class SentenceEmbedder:
     def embed_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """float32 [len(texts), dimensions], rows of unit length, after the model's prompt for queries."""
         return self._encode(self._model.encode_query, texts)
+
+    def embed_documents_with_tokens(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], list[bytes]]:
+        """`embed_documents` and no codes."""
+        return self.embed_documents(texts), []
+
+    def embed_queries_with_tokens(
+        self, texts: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
+        """`embed_queries` and no token vectors."""
+        return self.embed_queries(texts), []
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""

@@ -1,4 +1,4 @@
-"""The vectors of questions: kept for the next time, and not asked of a model that has stopped answering.
+"""The vectors of questions and their tokens: kept for the next time, and not asked of a model that stopped answering.
 
 What is kept depends on the text and the model alone, never on who asked, so everybody may share it.
 """
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from models.embedder import Embedder
 from retrieval.breaker import Breaker
 
-KEPT = 4096  # questions: 6 MB of vectors at 384 dimensions
-LONGEST = 2000  # characters of a question that is kept
+KEPT = 1024  # questions: at 384 dimensions 1.5 kB each and 0.8 kB a token, so some 12 MB, and 130 MB at the most
+LONGEST = 700  # characters of a question that is kept
+
+Vectors = tuple[NDArray[np.float32], NDArray[np.float16]]  # of the text, and of its tokens: [0, 0] where there are none
 
 
 class Questions:
@@ -23,22 +25,30 @@ class Questions:
     def __init__(self, kept: int = KEPT, breaker: Breaker | None = None) -> None:
         self._size, self._breaker = kept, breaker or Breaker("the embedder")
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, str, str], NDArray[np.float32]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, str], Vectors] = OrderedDict()
 
     def vectors(self, embedder: Embedder, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """The vector [dimensions] of each text. Raises Resting while the embedder is given a rest."""
+        return [vector for vector, _ in self._of(embedder, texts)]
+
+    def tokens(self, embedder: Embedder, text: str) -> NDArray[np.float16]:
+        """The text's rotated token vectors [tokens, bits], of the pass that its vector came from. Raises Resting."""
+        return self._of(embedder, [text])[0][1]
+
+    def _of(self, embedder: Embedder, texts: Sequence[str]) -> list[Vectors]:
         keys = [(embedder.name, embedder.precision, text) for text in texts]
         with self._lock:
             found = {key: self._kept[key] for key in keys if key in self._kept}
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         if missing:
             with self._breaker.guarding():
-                computed = embedder.embed_queries([text for _, _, text in missing])
-            found |= dict(zip(missing, computed, strict=True))
+                vectors, tokens = embedder.embed_queries_with_tokens([text for _, _, text in missing])
+            halves = [of_text.astype(np.float16) for of_text in tokens] or [np.empty((0, 0), np.float16)] * len(missing)
+            found |= dict(zip(missing, zip(vectors, halves, strict=True), strict=True))
         self._keep({key: found[key] for key in keys if len(key[2]) <= LONGEST})
         return [found[key] for key in keys]
 
-    def _keep(self, used: dict[tuple[str, str, str], NDArray[np.float32]]) -> None:
+    def _keep(self, used: dict[tuple[str, str, str], Vectors]) -> None:
         with self._lock:
             self._kept |= used
             for key in used:

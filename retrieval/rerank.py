@@ -1,30 +1,88 @@
-"""Rerank the fused candidates, within the search's deadline; without it the fused order stands."""
+"""Rerank the fused candidates, within the reranker's time box; without it the fused order stands."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from core.errors import Invalid
 from core.records import ChunkRow, FusedCandidate, SearchRequest
-from models.reranker import Reranker
+from models.reranker import LateInteraction, Proposed, Question, Reranker
 from retrieval.stages import Stages
+from store import tokens
+from store.pool import Conn
 
-RERANK_POOL = 50
+LATE, NONE = "late", "none"
+RERANK_POOL = 50  # candidates that a reranker looks at
+# On SciFact's and Chroma's training parts nDCG@10 rises by 0.010 and 0.011 at 0.5, by 0.006 at 0.3, and hardly beyond.
+LATE_WEIGHT = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Boxed:
+    """A reranker, and what it is given."""
+
+    reranker: Reranker
+    box_s: float  # after so long the answer goes without it
+    weight: float = 1.0  # of its score against the fused one; at 1 the fused one has no say
+
+
+def late_interaction(box_s: float = 1.0) -> dict[str, Boxed]:
+    """The default reranker by its name."""
+    return {LATE: Boxed(LateInteraction(), box_s, LATE_WEIGHT)}
+
+
+def chosen(rerankers: Mapping[str, Boxed], request: SearchRequest) -> Boxed | None:
+    """What the request names; by default late interaction over both legs, and a single leg as it is. Raises Invalid."""
+    name = request.rerank or (LATE if request.mode == "hybrid" else NONE)
+    if name not in (NONE, LATE, *rerankers):
+        raise Invalid(f"unknown reranker {name[:40]!r}: choose from {[NONE, *rerankers]}")
+    return rerankers.get(name)
+
+
+def proposed(
+    conn: Conn, profile_id: int, boxed: Boxed | None, fused: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow]
+) -> list[Proposed]:
+    """What the reranker is to score: the first of the candidates, with their codes if it reads those."""
+    if boxed is None:
+        return []
+    pool = [candidate.chunk_id for candidate in fused[:RERANK_POOL]]
+    codes = tokens.read(conn, profile_id, pool) if boxed.reranker.reads == "code" else {}
+    return [Proposed(rows[chunk_id].text, codes.get(chunk_id)) for chunk_id in pool]
 
 
 def rerank(
     stages: Stages,
-    rerankers: Mapping[str, Reranker],
-    request: SearchRequest,
+    boxed: Boxed | None,
+    question: Question,
     fused: Sequence[FusedCandidate],
-    rows: Mapping[int, ChunkRow],
+    passages: Sequence[Proposed],
 ) -> list[FusedCandidate]:
-    """The candidates in the named reranker's order, those beyond its pool behind them in theirs."""
-    ordered = [candidate for candidate in fused if candidate.chunk_id in rows]
-    if request.rerank in (None, "none"):
-        return ordered
-    pool, rest = ordered[:RERANK_POOL], ordered[RERANK_POOL:]
-    reranker = rerankers[str(request.rerank)]
-    scores = stages.run("rerank", lambda: reranker.score(request.query, [rows[c.chunk_id].text for c in pool]))
-    if scores is None:
-        return ordered
-    scored = [replace(candidate, rerank=score) for candidate, score in zip(pool, scores, strict=True)]
-    return sorted(scored, key=lambda c: (-(c.rerank or 0.0), c.chunk_id)) + rest
+    """The candidates, the first of which are these passages, in the order that both scores give together."""
+    if boxed is None or not passages:
+        return list(fused)
+    scores = stages.run("rerank", lambda: boxed.reranker.score(question, passages), boxed.box_s)
+    return list(fused) if scores is None else blend(fused, scores, boxed.weight)
+
+
+def blend(ordered: Sequence[FusedCandidate], scores: Sequence[float | None], weight: float) -> list[FusedCandidate]:
+    """The candidates, the first of which have these scores, by weighted z-scores of the fused and the new ones.
+
+    Told on the fused scores' scale, so that all compare: `rerank` is (1 - weight) · fused + weight · the new score,
+    brought to the mean and deviation that the fused ones have. A candidate without a new score, for it has no code or
+    lies beyond the pool, keeps its fused score and stands where that puts it.
+    """
+    scored = [(c, score) for c, score in zip(ordered, scores, strict=False) if score is not None]
+    if not scored:
+        return list(ordered)
+    old, new = np.array([c.fused for c, _ in scored]), np.array([score for _, score in scored])
+    spread = old.std() / new.std() if new.std() > 0 else 0.0
+    both = (1 - weight) * old + weight * (old.mean() + spread * (new - new.mean()))
+    told = {c.chunk_id: (float(blended), score) for (c, score), blended in zip(scored, both, strict=True)}
+    ranked = [replace(c, rerank=told[c.chunk_id][0]) if c.chunk_id in told else c for c in ordered]
+    # equal ones, as when all were fused alike, by the new score
+    return sorted(ranked, key=lambda c: (-_final(c), -told.get(c.chunk_id, (0.0, 0.0))[1], c.chunk_id))
+
+
+def _final(candidate: FusedCandidate) -> float:
+    return candidate.fused if candidate.rerank is None else candidate.rerank

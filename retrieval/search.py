@@ -10,13 +10,13 @@ from uuid import UUID, uuid4
 from core.errors import Invalid, NotYetIndexed, Overloaded, Permanent
 from core.records import AccessScope, Candidate, ChunkRow, Principal, SearchAnswer, SearchRequest
 from models.embedder import Embedder, check_model
-from models.reranker import Reranker
+from models.reranker import Question
 from retrieval.assemble import assemble
 from retrieval.dense import nearest_each
 from retrieval.fuse import fuse
 from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
-from retrieval.rerank import RERANK_POOL, rerank
+from retrieval.rerank import RERANK_POOL, Boxed, chosen, late_interaction, proposed, rerank
 from retrieval.stages import Proposed, Stages, StageThreads
 from retrieval.trail import record_search
 from store import access, changes, chunks, documents, profiles
@@ -37,7 +37,7 @@ class Searcher:
     store: Store
     embedder: Embedder
     lexical: LexicalIndex
-    rerankers: Mapping[str, Reranker] = field(default_factory=dict)
+    rerankers: Mapping[str, Boxed] = field(default_factory=late_interaction)
     deadline_s: float = 10.0
     at_least_wait_s: float = 5.0
     questions: Questions = field(default_factory=Questions)
@@ -77,7 +77,9 @@ def _search(
 ) -> tuple[SearchAnswer, AccessScope]:
     stages = Stages(searcher.deadline_s, searcher.threads)
     where = compile_filter(request.filters)
-    _check(searcher, request)
+    boxed = chosen(searcher.rerankers, request)
+    if not request.query.strip():
+        raise Invalid("a search needs a query that is not blank")
     _await_position(searcher, principal.tenant_id, request.at_least)
     with reading_tenant(searcher.store, principal.tenant_id) as conn:
         with stages.timed("authorize") as note:
@@ -96,7 +98,10 @@ def _search(
             fused = fuse(fusion, dense, lexical)[:POOL]
         with stages.timed("read"):
             rows = _read(conn, [candidate.chunk_id for candidate in fused], READ_AHEAD * request.top_k)
-    ranked = rerank(stages, searcher.rerankers, request, fused, rows)
+            fused = [candidate for candidate in fused if candidate.chunk_id in rows]
+            passages = proposed(conn, profile.id, boxed, fused, rows)
+    question = Question(request.query, partial(searcher.questions.tokens, searcher.embedder, request.query))
+    ranked = rerank(stages, boxed, question, fused, passages)
     with stages.timed("assemble") as note:
         spans, count_tokens = partial(_spans, searcher, principal), searcher.embedder.count_tokens
         merge = not request.as_ranked
@@ -142,13 +147,6 @@ def _best_of(lists: list[list[Candidate]]) -> list[Candidate]:
         best[candidate.chunk_id] = max(candidate.score, best.get(candidate.chunk_id, float("-inf")))
     ordered = sorted(best.items(), key=lambda item: (-item[1], item[0]))
     return [Candidate(chunk_id, score) for chunk_id, score in ordered[:POOL]]
-
-
-def _check(searcher: Searcher, request: SearchRequest) -> None:
-    if not request.query.strip():
-        raise Invalid("a search needs a query that is not blank")
-    if request.rerank is not None and request.rerank not in ("none", *searcher.rerankers):
-        raise Invalid(f"unknown reranker {request.rerank[:40]!r}: choose from {['none', *searcher.rerankers]}")
 
 
 def _await_position(searcher: Searcher, tenant_id: UUID, seq: int | None) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from core.errors import DeadlineExceeded, Permanent, Retryable
 from core.records import Candidate, Stage
+
+Result = TypeVar("Result")
 
 
 class StageThreads:
@@ -107,12 +109,12 @@ class Stages:
         """Seconds until the deadline, never less than a millisecond."""
         return max(0.001, self._deadline - time.monotonic())
 
-    def run(self, name: str, call: Callable[[], list[float]]) -> list[float] | None:
-        """The call's result within the deadline, or None and `degraded`."""
+    def run(self, name: str, call: Callable[[], Result], box_s: float) -> Result | None:
+        """The call's result within `box_s` and the deadline, or None and `degraded`."""
         started = time.monotonic()
-        future: Future[list[float]] = self._threads.submit(name, call)
+        future: Future[Result] = self._threads.submit(name, call)
         try:
-            result = future.result(timeout=self.left_s())
+            result = future.result(timeout=min(box_s, self.left_s()))
         except Permanent:
             raise
         except Exception as error:  # noqa: BLE001  as above

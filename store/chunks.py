@@ -13,7 +13,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from core.records import AccessScope, Chunk, ChunkRow, Lease, ParsedDocument, Place
-from store import changes, jobs
+from store import changes, jobs, tokens
 from store.pool import Conn
 
 TO_INDEX = """
@@ -111,11 +111,13 @@ def publish(
     chunks: Sequence[Chunk],
     vectors: NDArray[np.float32],
     stage_ms: Mapping[str, float],
+    codes: Sequence[bytes] = (),
 ) -> bool:
     """Make this version the one that is read: chunks, vectors, text, labels and the pointer, in one transaction.
 
-    `vectors` is [len(chunks), dimensions]; `stage_ms` is kept with the job, beside this stage's own time. False when a
-    newer version is current or the document is gone; the job is done either way. Raises LeaseLost.
+    `vectors` is [len(chunks), dimensions], `codes` one a chunk or, of a model without, none at all; `stage_ms` is kept
+    with the job, beside this stage's own time. False when a newer version is current or the document is gone; the job
+    is done either way. Raises LeaseLost.
     """
     started = time.perf_counter()
     jobs.hold(conn, lease)
@@ -126,7 +128,9 @@ def publish(
         jobs.finish(conn, lease, None, {"superseded": True})
         return False
     conn.execute(DROP_CHUNKS, (document_id, profile_id))
-    _add(conn, lease, profile_id, parsed, chunks, vectors)
+    ids = _add(conn, lease, profile_id, parsed, chunks, vectors)
+    if codes:
+        tokens.add(conn, profile_id, document_id, dict(zip(ids, codes, strict=True)))
     elements = Jsonb([asdict(element) for element in parsed.elements])
     conn.execute(SET_TEXT, (parsed.text, elements, parsed.mime_type, parsed.title, list(parsed.warnings),
                             document_id, version))  # fmt: skip
@@ -170,7 +174,7 @@ def _add(
     parsed: ParsedDocument,
     chunks: Sequence[Chunk],
     vectors: NDArray[np.float32],
-) -> None:
+) -> list[int]:
     rows = [{**asdict(chunk), "text": parsed.text[chunk.start : chunk.end]} for chunk in chunks]
     keys = {"tenant": lease.job.tenant_id, "profile": profile_id, "document": lease.job.document_id,
             "version": lease.job.version, "chunks": Jsonb(rows)}  # fmt: skip
@@ -182,3 +186,4 @@ def _add(
     ]
     with conn.cursor() as cursor:
         cursor.executemany(statement, values)
+    return [ids[chunk.ordinal] for chunk in chunks]

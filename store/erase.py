@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from core.errors import NotFound, VersionConflict
-from store import audit, changes
+from store import audit, changes, tokens
 from store.pool import Conn
 
 NAMES = "SELECT source_id, external_id FROM documents WHERE tenant_id = %s AND id = %s"
@@ -95,6 +95,7 @@ class Rows:
     versions: int
     chunks: int
     vectors: int  # of every profile
+    codes: int  # of tokens, of every profile
 
 
 def take_away(
@@ -162,11 +163,12 @@ def still_here(conn: Conn, tenant_id: UUID, document_ids: Iterable[UUID]) -> lis
 
 
 def _delete_rows(conn: Conn, document_id: UUID) -> tuple[Rows, tuple[int, ...]]:
-    vectors = 0
+    vectors = codes = 0
     for (profile_id,) in conn.execute(changes.PROFILES).fetchall():
         statement = sql.SQL(DELETE_VECTORS).format(changes.vectors_table(profile_id))
         vectors += conn.execute(statement, (document_id,)).rowcount
+        codes += tokens.delete(conn, profile_id, document_id)
     chunk_ids = tuple(int(chunk_id) for (chunk_id,) in conn.execute(DELETE_CHUNKS, (document_id,)).fetchall())
     versions = conn.execute(DELETE_VERSIONS, (document_id,)).rowcount
     conn.execute(DELETE, (document_id,))
-    return Rows(versions, len(chunk_ids), vectors), chunk_ids
+    return Rows(versions, len(chunk_ids), vectors, codes), chunk_ids

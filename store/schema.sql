@@ -584,6 +584,23 @@ END $$;
 
 -- Profiles' tables --------------------------------------------------------------------------------------------------
 
+-- A profile's token codes: read by chunk id alone, so they follow their document's row, as chunks do. Sign bits of
+-- rotated vectors do not compress.
+CREATE PROCEDURE add_tokens(p_profile int) LANGUAGE plpgsql AS $$
+DECLARE
+    tokens text := 'tokens_' || p_profile;
+BEGIN
+    EXECUTE format('CREATE TABLE %I (
+        chunk_id    bigint PRIMARY KEY REFERENCES chunks ON DELETE CASCADE,
+        document_id uuid NOT NULL,
+        code        bytea STORAGE EXTERNAL NOT NULL)', tokens);
+    EXECUTE format('CREATE INDEX ON %I (document_id)', tokens);
+    EXECUTE format('ALTER TABLE %I ALTER code SET STATISTICS 0', tokens); -- no samples that outlive an erasure
+    CALL protect(tokens::regclass, 'EXISTS (SELECT FROM documents d WHERE d.id = document_id)');
+    EXECUTE format('GRANT SELECT ON %I TO citadel_app', tokens);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO citadel_maintenance', tokens);
+END $$;
+
 -- A profile's narrow index tables: ids, label sets and vectors, never text.
 CREATE FUNCTION add_profile(p_name text, p_model text, p_dimensions int, p_precision text, p_chunk_tokens int,
                             p_chunker text) RETURNS int LANGUAGE plpgsql AS $$
@@ -605,5 +622,6 @@ BEGIN
     CALL protect(vectors::regclass, 'tenant_id = (SELECT scope_tenant()) AND ' || in_scope());
     EXECUTE format('GRANT SELECT ON %I TO citadel_app', vectors);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO citadel_maintenance', vectors);
+    CALL add_tokens(new_id);
     RETURN new_id;
 END $$;

@@ -12,10 +12,11 @@ from store.pool import Conn
 
 # Those that may keep an erased document's id, for they tell of it and not what it said.
 LEDGERS = ("tombstones", "change_log", "jobs", "audit_log")
-# Of every table, the columns that can hold text; vectors and figures cannot.
+# Of every table, the columns that can hold text; vectors, their codes and figures cannot.
 COLUMNS = """
     SELECT c.oid::regclass::text, c.relname, coalesce(array_agg(a.attname ORDER BY a.attnum)
-        FILTER (WHERE t.typcategory NOT IN ('N', 'B', 'D', 'T') AND t.typname NOT IN ('halfvec', 'xid8')), '{}')
+        FILTER (WHERE t.typcategory NOT IN ('N', 'B', 'D', 'T') AND t.typname NOT IN ('halfvec', 'xid8')
+        AND NOT (c.relname ~ '^tokens_' AND a.attname = 'code')), '{}')
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

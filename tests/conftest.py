@@ -155,9 +155,9 @@ class World:
         """Chunk, embed and publish under a lease."""
         pieces = self.chunks_of(parsed, title)
         texts = [f"{piece.embed_prefix}\n{parsed.text[piece.start : piece.end]}".lstrip() for piece in pieces]
-        vectors = self.embedder.embed_documents(texts)
+        vectors, codes = self.embedder.embed_documents_with_tokens(texts)
         with writing(self.store) as conn:
-            return chunks.publish(conn, lease, self.profile.id, parsed, pieces, vectors, {})
+            return chunks.publish(conn, lease, self.profile.id, parsed, pieces, vectors, {}, codes)
 
     def chunks_of(self, parsed: ParsedDocument, title: str | None = None) -> tuple[Chunk, ...]:
         """The document's chunks by the profile."""

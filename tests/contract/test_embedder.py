@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from core.errors import Misconfigured, ModelMismatch
 from models.embedder import Embedder, open_embedder
 from models.minilm import wheel_folder
+from models.token_codes import encode, rotation
 
 TEXTS = [
     "The rate limit is 600 requests a minute.",
@@ -42,6 +44,7 @@ def cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArr
     return np.einsum("nd,nd->n", a.astype(np.float64), b.astype(np.float64))
 
 
+SPECIAL = {"fake": (), "all-MiniLM-L6-v2": ("[CLS]", "[SEP]")}  # tokens that take room and have no code
 WORDS = ["leave", "budget", "server", "the", "of", "and", "München", "42", "review,", "policy.", "漢字", "pH-value"]
 
 
@@ -79,6 +82,43 @@ def test_neighbours_and_batch_size_do_not_move_a_vector(embedder: Embedder) -> N
         np.testing.assert_array_equal(alone, together)
     else:  # sentence-transformers pads to the longest text of a batch: float32 rounding, measured 2e-7
         np.testing.assert_allclose(alone, together, atol=2e-6)
+
+
+def test_one_pass_gives_the_same_vectors_with_their_tokens(embedder: Embedder) -> None:
+    texts = [*TEXTS, *varied(20, seed=6)]
+    vectors, codes = embedder.embed_documents_with_tokens(texts)
+    asked, tokens = embedder.embed_queries_with_tokens(texts)
+    np.testing.assert_array_equal(vectors, embedder.embed_documents(texts))
+    np.testing.assert_array_equal(asked, embedder.embed_queries(texts))
+    assert embedder.embed_documents_with_tokens([])[1] == embedder.embed_queries_with_tokens([])[1] == []
+    if embedder.token_bits == 0:
+        assert codes == [] and tokens == []
+        return
+    words = [min(count, embedder.max_tokens - len(SPECIAL[embedder.name])) for count in embedder.count_tokens(texts)]
+    assert [len(code) * 8 / embedder.token_bits for code in codes] == words
+    assert [of_text.shape for of_text in tokens] == [(count, embedder.token_bits) for count in words]
+    for code, of_text in zip(codes, tokens, strict=True):
+        assert code == encode(of_text)  # the question's side and the passage's are under one rotation
+        np.testing.assert_allclose(np.linalg.norm(of_text, axis=1), 1, atol=0.01)
+
+
+def test_neighbours_and_batch_size_do_not_move_a_code(embedder: Embedder) -> None:
+    texts = varied(20, seed=2)
+    alone = [embedder.embed_documents_with_tokens([text])[1] for text in texts]
+    together = embedder.embed_documents_with_tokens([*varied(20, seed=3), *texts])[1][20:]
+    assert together == [code for codes in alone for code in codes]
+
+
+def test_the_rotated_tokens_are_the_models(cache: Path) -> None:
+    """Turned back, they are the last hidden states that sentence-transformers gives, but for special tokens."""
+    texts = [TEXTS[0], TEXTS[2], *varied(5, seed=7, longest=100)]
+    ours = open_embedder("all-MiniLM-L6-v2", cache, None, "f32")
+    _, tokens = ours.embed_queries_with_tokens(texts)
+    model = SentenceTransformer(str(wheel_folder()), device="cpu")
+    for text, of_text in zip(texts, tokens, strict=True):
+        states = model.encode([text], output_value="token_embeddings", show_progress_bar=False)[0].numpy()
+        states /= np.linalg.norm(states, axis=1, keepdims=True)
+        assert cosines(of_text @ rotation(384), states[1:-1]).min() >= 0.9999
 
 
 def test_eight_threads_get_what_one_gets(embedder: Embedder) -> None:

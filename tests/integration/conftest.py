@@ -72,6 +72,19 @@ class CountingEmbedder:
     def embed_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return self.inner.embed_queries(texts)
 
+    @property
+    def token_bits(self) -> int:
+        return self.inner.token_bits
+
+    def embed_documents_with_tokens(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], list[bytes]]:
+        self.texts.extend(texts)
+        return self.inner.embed_documents_with_tokens(texts)
+
+    def embed_queries_with_tokens(
+        self, texts: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
+        return self.inner.embed_queries_with_tokens(texts)
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self.inner.count_tokens(texts)
 

@@ -12,7 +12,7 @@ from store import access, chunks, documents
 from store.pool import reading_tenant, writing
 from tests.conftest import World
 
-CONTENT = ("documents", "versions", "chunks", "vectors_1")
+CONTENT = ("documents", "versions", "chunks", "vectors_1", "tokens_1")
 TENANTS_OWN = ("memberships", "clearances", "closed_subjects", "scim_users", "scim_groups", "label_sets", "sources",
                "change_log", "jobs")  # fmt: skip
 

@@ -24,6 +24,7 @@ DOCUMENT_OF: dict[str, LiteralString] = {
     "versions": "SELECT document_id FROM versions",
     "chunks": "SELECT document_id FROM chunks",
     "vectors_1": "SELECT document_id FROM vectors_1",
+    "tokens_1": "SELECT document_id FROM tokens_1",
 }
 
 # --- the definition of visible ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from core.errors import DeadlineExceeded, Invalid, Overloaded, StoreUnavailable
 from core.records import SearchAnswer, SearchRequest
 from models.fake_embedder import FakeEmbedder
 from retrieval.lexical import RankBm25Index
+from retrieval.rerank import Boxed
 from retrieval.search import SEARCHES, Searcher, search
 from tests.conftest import World
 
@@ -47,9 +48,20 @@ class BrokenIndex:
 class SlowReranker:
     """A reranker that takes its time."""
 
-    def score(self, query: str, passages: Sequence[str]) -> list[float]:
+    reads = "text"
+
+    def score(self, question: Any, passages: Sequence[Any]) -> list[float | None]:
         time.sleep(6)
         return [0.0] * len(passages)
+
+
+class BrokenReranker:
+    """A reranker with a mistake in it."""
+
+    reads = "text"
+
+    def score(self, question: Any, passages: Sequence[Any]) -> list[float | None]:
+        raise ZeroDivisionError
 
 
 @pytest.fixture
@@ -85,14 +97,14 @@ def test_a_slow_embedder_leaves_the_lexical_answer_within_the_deadline(library: 
         started = time.monotonic()
         answer = ask(slow, library)
         assert time.monotonic() - started < 5  # the embedder's own time would be more
-    assert (names(answer), answer.degraded) == (["seen"], ("dense",))
+    assert (names(answer), answer.degraded) == (["seen"], ("dense", "rerank"))
     assert [s.detail for s in answer.activity if s.stage == "dense"] == [{"failed": "deadline_exceeded"}]
 
 
 def test_a_broken_embedder_leaves_the_lexical_answer(library: World, searcher: Searcher) -> None:
     with like(searcher, embedder=Broken()) as broken:
         answer = ask(broken, library)
-        assert (names(answer), answer.degraded) == (["seen"], ("dense",))
+        assert (names(answer), answer.degraded) == (["seen"], ("dense", "rerank"))
         assert ask(broken, library, mode="lexical").degraded == ()
         alone = ask(broken, library, mode="dense")
         assert (names(alone), alone.degraded) == ([], ("dense",))  # empty, and it says why
@@ -120,9 +132,19 @@ def test_a_statement_that_outlasts_the_deadline_is_ended(library: World, searche
 
 
 def test_a_slow_reranker_leaves_the_fused_order(library: World, searcher: Searcher) -> None:
-    with like(searcher, rerankers={"slow": SlowReranker()}, deadline_s=1.5) as slow:
+    with like(searcher, rerankers={"slow": Boxed(SlowReranker(), box_s=0.5)}) as slow:
+        started = time.monotonic()
         answer = ask(slow, library, rerank="slow")
+        assert time.monotonic() - started < 3  # its own box, not the search's deadline of 10 s
     assert (names(answer), answer.degraded) == (["seen"], ("rerank",))
+    assert [p.scores.rerank for p in answer.passages] == [None]
+
+
+def test_a_broken_reranker_leaves_the_fused_order(library: World, searcher: Searcher) -> None:
+    with like(searcher, rerankers={"broken": Boxed(BrokenReranker(), box_s=5)}) as broken:
+        answer = ask(broken, library, rerank="broken")
+    assert (names(answer), answer.degraded) == (["seen"], ("rerank",))
+    assert [s.detail for s in answer.activity if s.stage == "rerank"] == [{"failed": "internal"}]
 
 
 def test_a_hung_embedder_does_not_take_the_other_leg_with_it(library: World, searcher: Searcher) -> None:
@@ -130,7 +152,7 @@ def test_a_hung_embedder_does_not_take_the_other_leg_with_it(library: World, sea
     with like(searcher, embedder=Slow(9), deadline_s=1.0) as hung:
         for _ in range(SEARCHES + 2):
             answer = ask(hung, library)
-            assert (names(answer), answer.degraded) == (["seen"], ("dense",))
+            assert (names(answer), answer.degraded) == (["seen"], ("dense", "rerank"))
 
 
 def test_too_many_searches_at_once_are_told(library: World, searcher: Searcher) -> None:

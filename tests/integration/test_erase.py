@@ -59,7 +59,10 @@ def test_no_query_no_table_no_blob_and_no_file_has_it(world: World, searcher: Se
                      (f"near {CANARY}", json.dumps({"warnings": [CANARY]}), first.job_id))  # fmt: skip
     assert found(searcher, world)[0] == f"{CANARY}.md"
     before = prove(world.store, world.blobs, state, first.document_id, CANARY)
-    assert set(before.tables) == {"documents", "versions", "chunks", "vectors_1", "jobs"} and len(before.blobs) == 3
+    assert (
+        set(before.tables) == {"documents", "versions", "chunks", "vectors_1", "tokens_1", "jobs"}
+        and len(before.blobs) == 3
+    )
     erased = forget(world, first.document_id)
     assert erased.finished and len(erased.blob_keys) == 3
     for mode in ("hybrid", "dense", "lexical"):
@@ -73,7 +76,7 @@ def test_no_query_no_table_no_blob_and_no_file_has_it(world: World, searcher: Se
         key = audit.hash_key(conn, world.tenant_id)
         (source,) = conn.execute("SELECT id FROM sources").fetchone() or ()
     assert stone.finished and stone.erased_by == "service:test"
-    assert stone.receipt["rows"] == {"versions": 3, "chunks": 1, "vectors": 1}
+    assert stone.receipt["rows"] == {"versions": 3, "chunks": 1, "vectors": 1, "codes": 1}
     assert stone.receipt["blobs"] == {"deleted": 3, "shared": 0}
     assert stone.external_id_hash == audit.keyed_hash(key, "external_id", str(source), f"{CANARY}.md")
     (state / "logs" / "api.log").write_text(f"an unlucky line with {CANARY}\n")  # the search for it does find
@@ -202,7 +205,7 @@ def test_who_erases_and_what_is_on_record(world: World, neighbour: World) -> Non
     with writing(world.store) as conn:
         (row,) = [r for r in audit.export(conn, world.tenant_id, None, None) if r.action == "delete"]
     assert (row.actor, row.resource) == ("service:test", f"document:{document.document_id}")
-    assert row.detail == {"versions": 1, "chunks": 1, "vectors": 1}
+    assert row.detail == {"versions": 1, "chunks": 1, "vectors": 1, "codes": 1}
     assert fetch(world, "SELECT action FROM change_log ORDER BY seq DESC LIMIT 1") == [("delete",)]
 
 

@@ -64,6 +64,7 @@ def test_deletion_leaves_nothing_of_it(world: World) -> None:
         fetch(world, "SELECT DISTINCT document_id FROM versions"),
         fetch(world, "SELECT DISTINCT document_id FROM chunks"),
         fetch(world, "SELECT DISTINCT document_id FROM vectors_1"),
+        fetch(world, "SELECT DISTINCT document_id FROM tokens_1"),
     ):
         assert left == [(kept.document_id,)]
     assert readers(world, kept.document_id).keys() == {"user:hana", "user:sam", "user:otto"}
@@ -96,7 +97,9 @@ def test_the_job_of_a_deleted_document_ends_superseded(world: World) -> None:
     for submitted in (waiting, running):
         job = job_of(world, submitted.job_id)
         assert (job.state, job.detail) == ("done", {"erased": True, "superseded": True})
-    assert not fetch(world, "SELECT FROM chunks") and not fetch(world, "SELECT FROM vectors_1")
+    assert not any(
+        fetch(world, query) for query in ("SELECT FROM chunks", "SELECT FROM vectors_1", "SELECT FROM tokens_1")
+    )
 
 
 def test_a_document_that_comes_back_is_a_new_one(world: World) -> None:
@@ -194,9 +197,9 @@ def test_a_crash_while_publishing_leaves_the_old_version_whole(world: World) -> 
     lease = world.claim(second)
     parsed = parse_text(b"two")
     pieces = tuple(replace(piece, ordinal=0) for piece in world.chunks_of(parsed))
-    vectors = FakeEmbedder().embed_documents(["two"])
+    vectors, codes = FakeEmbedder().embed_documents_with_tokens(["two"])
     with pytest.raises(RuntimeError, match="power"), writing(world.store) as conn:
-        chunks.publish(conn, lease, world.profile.id, parsed, pieces, vectors, {})
+        chunks.publish(conn, lease, world.profile.id, parsed, pieces, vectors, {}, codes)
         raise RuntimeError("the power is gone before the commit")
     assert readers(world, first.document_id)["user:sam"] == "one"
     assert world.publish(lease, parsed, None)

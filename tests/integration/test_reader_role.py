@@ -45,9 +45,9 @@ def test_half_a_scope_shows_no_content(world: World, app: psycopg.Connection) ->
     halves = [(str(world.tenant_id), empty) for empty in ("", "{}", "{NULL}")] + [("", "{1,2,3,4,5}")]
     for half in halves:
         app.execute("SELECT set_config('citadel.tenant', %s, false), set_config('citadel.label_sets', %s, false)", half)
-        assert [count(app, table) for table in CONTENT] == [0, 0, 0, 0]
+        assert [count(app, table) for table in CONTENT] == [0] * len(CONTENT)
     app.execute("SELECT set_config('citadel.tenant', %s, false)", (str(world.tenant_id),))
-    assert [count(app, table) for table in CONTENT] == [1, 1, 1, 1]  # with both halves, the public document
+    assert [count(app, table) for table in CONTENT] == [1] * len(CONTENT)  # with both halves, the public document
 
 
 FORBIDDEN = [
@@ -66,6 +66,7 @@ FORBIDDEN = [
     "UPDATE versions SET text = ''",
     "UPDATE chunks SET text = ''",
     "UPDATE vectors_1 SET label_set_id = 1",
+    "UPDATE tokens_1 SET code = ''",
     "UPDATE label_sets SET allow = '{public}'",
     "UPDATE memberships SET member = 'user:eve'",
     "UPDATE clearances SET classification = 'restricted'",
@@ -86,6 +87,7 @@ FORBIDDEN = [
     "CREATE TABLE mine (a int)",
     "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "CALL protect('documents', 'true')",
+    "CALL add_tokens(1)",
     "SELECT add_profile('mine', 'm', 3, 'f32', 200, 'structure')",
     "COPY documents TO PROGRAM 'cat'",
     "COPY documents TO '/tmp/documents'",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from core.errors import Invalid, NotYetIndexed
 from core.records import Fusion, Passage, SearchAnswer, SearchRequest
 from models.fake_embedder import FakeEmbedder
+from retrieval.rerank import Boxed
 from retrieval.search import Searcher, search
 from store import access, documents
 from store.changes import log
@@ -116,7 +117,7 @@ def test_hybrid_is_the_convex_combination(library: World, searcher: Searcher) ->
 
         w = Fusion().dense_weight
         expected = {i: w * scaled(dense, i, min(dense.values())) + (1 - w) * scaled(lexical, i, 0.0) for i in texts}
-        answer = ask(searcher, library, query)
+        answer = ask(searcher, library, query, rerank="none")
         assert {p.scores.chunk_id: p.score for p in answer.passages} == pytest.approx(expected, abs=1e-6)
         assert ids_of(answer) == ranked({p.scores.chunk_id: p.score for p in answer.passages})
         assert [p.rank for p in answer.passages] == list(range(1, len(texts) + 1))
@@ -263,18 +264,22 @@ def test_a_position_is_not_reached_while_an_earlier_change_is_under_way(
 class Shortest:
     """A reranker that likes short passages."""
 
-    def score(self, query: str, passages: Any) -> list[float]:
-        return [-float(len(passage)) for passage in passages]
+    reads = "text"
+
+    def score(self, question: Any, passages: Any) -> list[float | None]:
+        return [-float(len(passage.text)) for passage in passages]
 
 
 def test_a_reranker_orders_its_pool(library: World, searcher: Searcher) -> None:
-    with_reranker = replace(searcher, rerankers={"shortest": Shortest()})
+    with_reranker = replace(searcher, rerankers={"shortest": Boxed(Shortest(), box_s=5)})
     answer = ask(with_reranker, library, "w1 w2", rerank="shortest")
     lengths = [len(p.text) for p in answer.passages]
     assert lengths == sorted(lengths) and len(lengths) == 20
-    assert [p.score for p in answer.passages] == [-float(n) for n in lengths]
-    for asked in (None, "none"):
-        assert ids_of(ask(with_reranker, library, "w1 w2", rerank=asked)) == ids_of(ask(searcher, library, "w1 w2"))
+    scores = [p.score for p in answer.passages]
+    assert scores == sorted(scores, reverse=True) == [p.scores.rerank for p in answer.passages]
+    np.testing.assert_allclose(np.corrcoef(scores, lengths)[0, 1], -1)  # its own scores, on another scale
+    fused = [p.scores.fused for p in ask(searcher, library, "w1 w2", rerank="none").passages]
+    np.testing.assert_allclose([np.mean(scores), np.std(scores)], [np.mean(fused), np.std(fused)])
     with pytest.raises(Invalid, match="shortest"):
         ask(with_reranker, library, "w1", rerank="longest")
 

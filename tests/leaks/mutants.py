@@ -139,6 +139,9 @@ MUTANTS = (
     Mutant("vectors: no protection", sql=_function("add_profile", "CALL protect(vectors::regclass,",
                                                     "PERFORM format('%s %s', vectors,")),
     Mutant("vectors: labels forgotten", sql=_function("add_profile", f"{TENANT} AND ' || in_scope()", f"{TENANT}'")),
+    Mutant("token codes: no protection", sql=_function("add_tokens", "CALL protect(tokens::regclass,",
+                                                       "PERFORM format('%s %s', tokens,")),
+    Mutant("token codes: every document's", sql=_function("add_tokens", "d.id = document_id", "true")),
     Mutant("the application may act as maintenance", sql="GRANT UPDATE ON documents TO citadel_app; "
            "CREATE POLICY more ON documents FOR UPDATE TO citadel_app USING (true);"),
     _visible("deny forgotten", "AND NOT s.deny && mine.held", ""),

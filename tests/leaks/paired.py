@@ -65,6 +65,8 @@ def queries(seed: int, size: int) -> Iterator[dict[str, Any]]:
             body["max_tokens"] = chance.randint(10, 400)
         if chance.random() < 0.4:
             body["filters"] = chance.choice(_filters(word))
+        if chance.random() < 0.3:
+            body["rerank"] = chance.choice(("late", "none"))  # late is the default of hybrid searches alone
         yield body
 
 

@@ -1,0 +1,79 @@
+"""Token vectors as sign bits, and MaxSim over them.
+
+A text's code is, token by token, the sign of each component of its token's vector after a fixed rotation. Nothing is
+learned: a projection fitted to documents would let hidden ones move scores. The question's vectors stay in float.
+
+MaxSim: Khattab, Zaharia, "ColBERT", SIGIR 2020. Sign bits of rotated vectors, one side in float: Dong, Charikar, Li,
+"Asymmetric Distance Estimation with Sketches", SIGIR 2008.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+BLOCK = 8  # texts whose signs stand in memory at once: 50 of 236 tokens take 3.2 ms so, and 4.4 ms all together
+_SEED = b"citadel token rotation 1"
+_SIGNS = np.array([[1 if byte & (128 >> bit) else -1 for bit in range(8)] for byte in range(256)], np.float32)
+
+
+@cache
+def rotation(dimensions: int) -> Floats:
+    """Orthogonal [dimensions, dimensions]: M·D2·M·D1, the D random signs, M the Kronecker product of a reflection and a
+    Hadamard matrix. Made of integers up to one last division, so its bytes are the same on every machine.
+    """
+    power = dimensions & -dimensions
+    odd = dimensions // power
+    mixing = np.kron(odd * np.eye(odd, dtype=np.int64) - 2, _hadamard(power))
+    drawn = np.frombuffer(hashlib.shake_256(_SEED).digest(2 * dimensions), np.uint8).reshape(2, dimensions)
+    first, second = 1 - 2 * (drawn & 1).astype(np.int64)
+    rotated: Floats = ((mixing * second) @ (mixing * first) / (odd * odd * power)).astype(np.float32)
+    rotated.setflags(write=False)
+    return rotated
+
+
+def encode(rotated: Floats) -> bytes:
+    """The code of one text: `rotated` [tokens, dimensions] to a bit a component, 1 where it is positive."""
+    return np.packbits(rotated > 0, axis=1).tobytes()
+
+
+def decode(codes: bytes, dimensions: int) -> Floats:
+    """The signs [tokens, dimensions] as 1 and -1. Dimensions are a multiple of 8."""
+    signs = np.take(_SIGNS, np.frombuffer(codes, np.uint8), axis=0)  # 8 times faster than by an index in brackets
+    return np.asarray(signs.reshape(-1, dimensions), np.float32)
+
+
+def maxsim(question: npt.NDArray[np.floating[Any]], codes: Sequence[bytes]) -> npt.NDArray[np.float64]:
+    """For each code the mean over the question's tokens of the best estimated cosine to one of the text's tokens.
+
+    `question` [tokens, dimensions] is rotated and of unit length. The expected product of a rotated vector with the
+    signs of another is sqrt(2·dimensions / pi) times their cosine, hence the scale. A text's score does not depend on
+    its neighbours in `codes`: the question is rounded to a grid (of 2^-19 at 384 dimensions) on which every partial
+    sum is exact in float32, in whatever order it is taken. Codes and question hold at least one token each.
+    """
+    dimensions = question.shape[1]
+    grid = 2.0 ** np.floor(24 - np.log2(np.sqrt(dimensions)))  # unit length bounds the sum of magnitudes by the root
+    rounded = np.rint(question.astype(np.float64) * grid).astype(np.float32)
+    blocks = [_best(rounded, codes[start : start + BLOCK]) for start in range(0, len(codes), BLOCK)]
+    return np.asarray(np.concatenate(blocks, axis=1).mean(axis=0) * (np.sqrt(np.pi / (2 * dimensions)) / grid))
+
+
+def _best(question: Floats, codes: Sequence[bytes]) -> npt.NDArray[np.float64]:
+    """[question's tokens, codes]: of each text the largest product with one of its tokens' signs."""
+    dimensions = question.shape[1]
+    products = question @ decode(b"".join(codes), dimensions).T
+    starts = np.cumsum([0, *(len(code) * 8 // dimensions for code in codes[:-1])])
+    return np.maximum.reduceat(products, starts, axis=1).astype(np.float64)
+
+
+def _hadamard(size: int) -> npt.NDArray[np.int64]:
+    """Sylvester's, of a power of two."""
+    matrix = np.ones((1, 1), np.int64)
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
