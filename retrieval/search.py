@@ -154,7 +154,7 @@ def _await_position(searcher: Searcher, tenant_id: UUID, seq: int | None) -> Non
     give_up = time.monotonic() + searcher.at_least_wait_s
     while seq is not None:
         with reading_tenant(searcher.store, tenant_id) as conn:
-            if changes.settled(conn, seq):
+            if changes.settled(conn, seq) and searcher.lexical.reaches(conn, tenant_id, seq):
                 return
         if time.monotonic() > give_up:
             raise NotYetIndexed(f"position {seq} is not visible yet: ask again in a second")

@@ -1,28 +1,66 @@
-"""What every LexicalIndex must do. A second engine joins by a line in ENGINES."""
+"""What every LexicalIndex must do. An engine joins by a line in ENGINES.
+
+The fast engine joins twice: with a replica that follows before each search, and with one that was made when nothing was
+there, so that everything comes from what changed since.
+"""
 
 import random
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 from psycopg import sql
 
+from core.errors import ReplicaUnavailable
 from core.records import Candidate
+from retrieval.follower import Follower
 from retrieval.lexical import LexicalIndex, RankBm25Index
+from retrieval.replica_index import ReplicaIndex
 from store import access, erase
 from store.chunks import Scan
 from store.pool import Store, View, export_snapshot, reading_tenant, writing
 from tests.conftest import World
 
-ENGINES: dict[str, Callable[[Store], LexicalIndex]] = {"rank-bm25": RankBm25Index}
+Make = Callable[[Store, Path], LexicalIndex]
+
+
+class Followed(ReplicaIndex):
+    """The fast engine, whose follower makes a step before each search."""
+
+    def __init__(self, store: Store, root: Path) -> None:
+        super().__init__(store, root, watch_s=0)
+        self.follower, self.one_at_a_time = Follower(store, root), threading.Lock()
+        self.follower.step()
+
+    def search(self, query: str, view: View, scan: Scan, k: int, timeout_s: float) -> list[Candidate]:
+        with self.one_at_a_time, suppress(ReplicaUnavailable):
+            self._newest((scan.scope.tenant_id, scan.profile_id))  # what a process holds that has searched before
+        with self.one_at_a_time:
+            self.follower.step()
+        return super().search(query, view, scan, k, timeout_s)
+
+
+def left_behind(store: Store, root: Path) -> LexicalIndex:
+    """The fast engine, whose follower has stopped after its first step."""
+    Follower(store, root).step()
+    return ReplicaIndex(store, root, watch_s=0)
+
+
+ENGINES: dict[str, Make] = {
+    "rank-bm25": lambda store, root: RankBm25Index(store),
+    "fast": Followed,
+    "fast, left behind": left_behind,
+}
 
 
 @pytest.fixture(params=sorted(ENGINES))
-def make(request: pytest.FixtureRequest) -> Callable[[Store], LexicalIndex]:
-    """Opens one of the engines."""
-    return ENGINES[request.param]
+def make(request: pytest.FixtureRequest, neighbour: World, tmp_path: Path) -> Callable[[Store], LexicalIndex]:
+    """Opens one of the engines, over two tenants."""
+    return lambda store: ENGINES[request.param](store, tmp_path / "lexical")
 
 
 @pytest.fixture
@@ -60,8 +98,23 @@ def test_only_chunks_with_a_term_of_the_question(engine: LexicalIndex, world: Wo
     assert sorted(names(world, found(engine, world, "lamp"))) == ["a", "b"]
     assert names(world, found(engine, world, "red")) == ["a"]
     assert sorted(names(world, found(engine, world, "red chair"))) == ["a", "c"]
-    for nothing in ("", "  ", "?!", "absent", "lam", "lamps"):
+    for nothing in ("", "  ", "?!", "absent", "lam", "lampoon"):
         assert found(engine, world, nothing) == []
+
+
+def test_forms_of_a_word_meet(engine: LexicalIndex, world: World) -> None:
+    world.add("en", "The employees are reimbursed for travelling to the customer.")
+    world.add("de", "Die Reisekosten werden den Mitarbeitern und Gästen erstattet.")
+    assert names(world, found(engine, world, "travels")) == ["en"]
+    assert names(world, found(engine, world, "What is the reimbursement of an employee?")) == ["en"]
+    assert names(world, found(engine, world, "Wie werden der Mitarbeiter und die Gäste erstattet?"))[0] == "de"
+    assert names(world, found(engine, world, "Erstattung")) == ["de"]  # it tells no language
+
+
+def test_a_title_weighs_more_than_the_text(engine: LexicalIndex, world: World) -> None:
+    world.add("text", "lamp and chair and table", title="Some other name")
+    world.add("title", "some other name and table", title="Lamp and chair")
+    assert names(world, found(engine, world, "lamp chair")) == ["title", "text"]
 
 
 def test_best_first_and_no_more_than_asked(engine: LexicalIndex, world: World) -> None:
