@@ -19,7 +19,7 @@ import numpy as np
 
 from core.errors import ReplicaUnavailable, Retryable
 from retrieval.analyze import index_terms
-from retrieval.replica import Part, Replica, Stored, folder_of, publish, read, stamps, sweep
+from retrieval.replica import Part, Replica, Stored, folder_of, publish, read, stamp, stamps, sweep
 from retrieval.segment import Entry, Pairs, build, hasher, in_joined, joined, pairs, without
 from store import following
 from store.following import Changes, ChunkText, Now, Tenant
@@ -88,7 +88,8 @@ class Follower:
                 return stored
             log.warning("somebody changed the files in %s", folder)
         except ReplicaUnavailable as error:
-            log.warning("%s", error)
+            if stamp(folder):  # else there is none yet
+                log.warning("%s", error)
         self._held.pop(key, None)
         return None
 

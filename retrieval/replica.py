@@ -88,7 +88,8 @@ def read(folder: Path, known: Stored | None = None) -> Stored:
 
 def publish(folder: Path, replica: Replica, before: Stored | None = None) -> Stored:
     """Make this the current replica; what of it stands in `before` is not written again."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for place in (folder.parent, folder):
+        place.mkdir(mode=0o700, exist_ok=True)
     files: dict[str, str] = {}
     names = []
     for part in replica.parts:

@@ -13,8 +13,9 @@ from uuid import UUID
 from psycopg import sql
 
 from store.chunks import Scan
-from store.pool import BEGIN_READING, Conn, Store, writing
+from store.pool import Conn, Store, writing
 
+ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 TENANTS = "SELECT id, live_profile, hash_key FROM tenants"
 # The row of the highest xid stands for the log: a database that lacks it was restored, or is another.
 POSITION = """
@@ -112,7 +113,7 @@ def includes(later: str, earlier: str) -> bool:
 def following(store: Store) -> Iterator[Conn]:
     """One read-only snapshot as the maintenance role. Raises StoreUnavailable."""
     with writing(store) as conn:
-        conn.execute(BEGIN_READING)
+        conn.execute(ONE_SNAPSHOT)
         yield conn
 
 
