@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
 
@@ -30,8 +31,7 @@ from store.following import Changes, Now, includes
 from store.pool import Conn, Store, View, reading
 
 WATCH_S = 0.5  # between looks for a newer replica
-KEPT = 4  # replicas held: a search that began before the newest was made is answered from the one before,
-SETTLED_S = 10.0  # and for so long
+SETTLED_S = 10.0  # that a replica is held after the next has come, for searches that began before that was made
 FRESH_CHUNKS = 2000  # that a search reads and analyses itself: some 0.1 ms each
 FRESH_DOCUMENTS = 32  # changed since the replica, so that `at_least` need not wait for it
 CACHED_ROWS = 8_000_000  # of all scopes' fields together: 9 bytes each
@@ -131,12 +131,13 @@ class ReplicaIndex:
         folder = folder_of(self._root, *key)
         with self._reading:
             now, held = stamp(folder), self._held.get(key, ())
-            if held and now == self._stamps.get(key):
-                if time.monotonic() - held[0].since > SETTLED_S:
-                    self._held[key] = held[:1]
-                return
-            stored = read(folder, held[0].stored if held else None)
-            self._held[key], self._stamps[key] = (_Held(stored), *held)[:KEPT], now
+            if not held or now != self._stamps.get(key):
+                held = (_Held(read(folder, held[0].stored if held else None)), *held)
+                self._stamps[key] = now
+                for older in held[1:]:
+                    older.fields.clear()
+            since = time.monotonic() - SETTLED_S
+            self._held[key] = (held[0], *(old for new, old in pairwise(held) if new.since > since))
 
     def _watch(self) -> None:
         if self._watch_s and self._watcher is None:

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from core.errors import ReplicaUnavailable
+from core.errors import ReplicaUnavailable, StoreUnavailable
 from core.records import Candidate
 from retrieval.follower import Follower
 from retrieval.lexical import LexicalIndex, RankBm25Index
 from retrieval.replica_index import ReplicaIndex
 from store.chunks import Scan
 from store.pool import Store, View
+
+EVERY_S = 0.05
 
 Make = Callable[[Store, Path], LexicalIndex]
 
@@ -30,6 +32,29 @@ class Followed(ReplicaIndex):
         with self.one_at_a_time:
             self.follower.step()
         return super().search(query, view, scan, k, timeout_s)
+
+
+class FollowedAllTheTime(ReplicaIndex):
+    """The fast engine, with a follower on a thread of its own, many times a second."""
+
+    def __init__(self, store: Store, root: Path) -> None:
+        super().__init__(store, root, watch_s=EVERY_S)
+        self._follower = Follower(store, root, erase_after_s=0)
+        self._follower.step()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        while not self._ending.wait(EVERY_S):
+            with suppress(StoreUnavailable):
+                self._follower.step()
+
+    def close(self) -> None:
+        """End both threads."""
+        super().close()
+        self._ending.set()
+        self._thread.join()
 
 
 def left_behind(store: Store, root: Path) -> LexicalIndex:
