@@ -291,8 +291,10 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 def table(outcome: dict[str, Any]) -> str:
     """What a reader wants to know first."""
     lines = [f"{outcome['chunks']} chunks of {outcome['chars']} characters, one every {outcome['stride']}, "
-             f"{outcome['cores']} cores; {outcome['terms_a_question']:.1f} terms a question; p50 / p95 in ms"]  # fmt: skip
-    lines.append(f"{'visible':>10} {'leg, top 10':>16} {'top 200':>16} {'scoring alone':>16}  not exact BM25's top 10")
+             f"{outcome['cores']} cores; {outcome['terms_a_question']:.1f} terms a question; p50 / p95"]  # fmt: skip
+    lines.append(
+        f"{'visible':>10} {'leg, top 10':>16} {'top 200':>16} {'scoring alone':>16} ms  not exact BM25's top 10"
+    )
     for percent in VISIBLE:
         cells = [outcome[name] for name in (f"fast_{percent}", f"fast_{percent}_top{POOL}", f"scoring_{percent}")]
         told = " ".join(f"{cell['p50']:7.2f} / {cell['p95']:6.2f}" for cell in cells)
