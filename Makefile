@@ -34,6 +34,7 @@ bench: $(VENV)/installed  ## ratios against what one would use instead
 	$(BIN)/python -m bench.audit
 	$(BIN)/python -m bench.access
 	$(BIN)/python -m bench.share
+	$(BIN)/python -m bench.lexical --chunks 20000 --questions 100 --checked 20
 	$(BIN)/python -m bench.timing --pairs 300
 
 leaks: $(VENV)/installed  ## who may not see it is told nothing of it: 100,000 probes, 2,000 paired searches

@@ -32,6 +32,7 @@ from store.pool import Conn, Store, View, reading
 
 WATCH_S = 0.5  # between looks for a newer replica
 SETTLED_S = 10.0  # that a replica is held after the next has come, for searches that began before that was made
+IDLE_S = 600.0  # that nobody asks, before a tenant's replica leaves the memory
 FRESH_CHUNKS = 2000  # that a search reads and analyses itself: some 0.1 ms each
 FRESH_DOCUMENTS = 32  # changed since the replica, so that `at_least` need not wait for it
 CACHED_ROWS = 8_000_000  # of all scopes' fields together: 9 bytes each
@@ -65,6 +66,7 @@ class ReplicaIndex:
         self._lock, self._reading = threading.Lock(), threading.Lock()
         self._held: dict[Key, tuple[_Held, ...]] = {}  # newest first
         self._stamps: dict[Key, tuple[int, ...]] = {}
+        self._asked: dict[Key, float] = {}  # when last
         self._closed = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -85,9 +87,13 @@ class ReplicaIndex:
         """Nothing: no search keeps a text, and what the follower rewrites is let go of within `watch_s`."""
 
     def reaches(self, conn: Conn, tenant_id: UUID, seq: int) -> bool:
-        """Whether a search that starts now has the change at `seq` in its words."""
-        position = self._newest((tenant_id, profiles.live_profile(conn, tenant_id).id))[0].stored.replica.position
-        return following.waiting(conn, tenant_id, position)[0] <= FRESH_DOCUMENTS
+        """Whether a search that starts now has that change, or goes without its lexical leg for want of a replica."""
+        try:
+            held = self._newest((tenant_id, profiles.live_profile(conn, tenant_id).id))[0]
+        except ReplicaUnavailable:
+            return True
+        position = held.stored.replica.position
+        return following.saw(conn, position, seq) or following.waiting(conn, tenant_id, position)[0] <= FRESH_DOCUMENTS
 
     def lag_s(self, conn: Conn, tenant_id: UUID) -> float:
         """Seconds since the first change that this process's replica does not have; nan when it has no replica."""
@@ -111,6 +117,9 @@ class ReplicaIndex:
     def refresh(self) -> None:
         """Take up newer replicas of what is held, and let go of older ones' terms. What cannot be read is left out."""
         for key in list(self._held):
+            if time.monotonic() - self._asked.get(key, 0.0) > IDLE_S:
+                self._held.pop(key)
+                continue
             try:
                 self._read(key)
             except ReplicaUnavailable:  # the one in memory is whole; its searches tell when it is too far behind
@@ -118,16 +127,18 @@ class ReplicaIndex:
 
     def _newest(self, key: Key) -> Sequence[_Held]:
         """What is held, newest first. Raises ReplicaUnavailable."""
-        if not self._watch_s or key not in self._held:
+        self._asked[key] = time.monotonic()
+        held = self._held.get(key)
+        if not self._watch_s or held is None:
             try:
-                self._read(key)
+                held = self._read(key)
             except ReplicaUnavailable:
-                if key not in self._held:
+                if held is None:
                     raise
         self._watch()
-        return self._held[key]
+        return held
 
-    def _read(self, key: Key) -> None:
+    def _read(self, key: Key) -> tuple[_Held, ...]:
         folder = folder_of(self._root, *key)
         with self._reading:
             now, held = stamp(folder), self._held.get(key, ())
@@ -137,7 +148,8 @@ class ReplicaIndex:
                 for older in held[1:]:
                     older.fields.clear()
             since = time.monotonic() - SETTLED_S
-            self._held[key] = (held[0], *(old for new, old in pairwise(held) if new.since > since))
+            self._held[key] = held = (held[0], *(old for new, old in pairwise(held) if new.since > since))
+            return held
 
     def _watch(self) -> None:
         if self._watch_s and self._watcher is None:

@@ -40,6 +40,7 @@ WAITING = """
     WHERE tenant_id = %(tenant)s AND xid >= %(xmin)s::xid8
       AND NOT pg_visible_in_snapshot(xid, %(snapshot)s::pg_snapshot)
 """
+SAW = "SELECT pg_visible_in_snapshot(xid, %s::pg_snapshot) FROM change_log WHERE seq = %s"
 TEXTS = """
     SELECT c.id, c.document_id, c.version, c.embed_prefix, c.text
     FROM chunks c JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
@@ -142,6 +143,12 @@ def waiting(conn: Conn, tenant_id: UUID, at: Position) -> tuple[int, float]:
     row = conn.execute(WAITING, _since(tenant_id, at)).fetchone()
     assert row is not None
     return row[0], row[1]
+
+
+def saw(conn: Conn, at: Position, seq: int) -> bool:
+    """Whether the position saw this change, which must be visible here."""
+    row = conn.execute(SAW, (at.snapshot, seq)).fetchone()
+    return row is not None and bool(row[0])
 
 
 def texts(conn: Conn, profile_id: int, document_ids: Sequence[UUID], limit: int | None = None) -> list[ChunkText]:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from psycopg import sql
 
+from cli.main import citadel
 from core.errors import NotYetIndexed, ReplicaUnavailable
 from core.records import Candidate, Labels, SearchRequest
 from retrieval import follower as following_module
@@ -30,6 +32,7 @@ from store import access, audit, documents, erase
 from store.chunks import Scan
 from store.pool import View, export_snapshot, reading_tenant, writing
 from tests.conftest import World
+from tests.engines import FollowedAllTheTime
 
 PEOPLE = ("user:ana", "user:ben", "user:cem")
 WORDS = ["amber", "basalt", "cedar", "delta", "ember", "flint", "garnet", "heron", "indigo", "jade"]
@@ -218,6 +221,7 @@ def test_too_far_behind_it_says_so_and_at_least_waits(
         seq = conn.execute("SELECT max(seq) FROM change_log").fetchone()[0]  # type: ignore[index]
     with pytest.raises(NotYetIndexed):
         search(searcher, world.who("user:ana"), SearchRequest("lamp", at_least=seq))
+    assert search(searcher, world.who("user:ana"), SearchRequest("lamp", mode="dense", at_least=seq)).passages
     follower.step()
     assert search(searcher, world.who("user:ana"), SearchRequest("lamp", at_least=seq)).degraded == ()
     agree(index, world)
@@ -486,6 +490,20 @@ def test_an_older_replica_is_let_go_of(
     assert len(index._newest((world.tenant_id, world.profile.id))) == 1
 
 
+def test_a_replica_that_nobody_asks_leaves_the_memory(
+    world: World, follower: Follower, index: ReplicaIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(world)
+    follower.step()
+    agree(index, world)
+    index.refresh()
+    assert index._held
+    monkeypatch.setattr("retrieval.replica_index.IDLE_S", -1.0)
+    index.refresh()
+    assert not index._held
+    agree(index, world)
+
+
 def test_a_tenant_that_left_leaves_no_folder(world: World, neighbour: World, follower: Follower, root: Path) -> None:
     fill(world)
     follower.step()
@@ -512,3 +530,24 @@ def test_readiness_tells_a_follower_that_stopped(
     assert index.state() == "ok"
     (root / following_module.STATUS).write_text(json.dumps({"at": time.time() - 60}))
     assert index.state() == "the follower has stopped"
+
+
+def test_the_command_waits_for_the_follower_and_proves_it(
+    world: World, root: Path, app_url: str, maintenance_url: str, tmp_path: Path
+) -> None:
+    fill(world)
+    secrets = [world.add(f"secret{n}", f"zanzibar{n} lamp") for n in range(2)]
+    environment = {"CITADEL_APP_DATABASE_URL": app_url, "CITADEL_MAINTENANCE_DATABASE_URL": maintenance_url,
+                   "CITADEL_STATE": str(tmp_path), "CITADEL_BLOB_URL": (tmp_path / "blobs").as_uri()}  # fmt: skip
+
+    def proof(number: int, *flags: str) -> tuple[int, list[str]]:
+        argv = ["erase", str(secrets[number].document_id), "--canary", f"Zanzibar{number}", "--json", *flags]
+        done = CliRunner().invoke(citadel, argv, env=environment)
+        return done.exit_code, json.loads(done.stdout)["proof"]["files"]
+
+    Follower(world.store, root).step()
+    (root / following_module.STATUS).unlink()  # it has stopped: nothing to wait for
+    assert proof(0, "--verify") == (1, [str(place(world, root))])
+    running = FollowedAllTheTime(world.store, root)
+    assert proof(0, "--verify-only") == (0, []) and proof(1, "--verify") == (0, [])
+    running.close()
