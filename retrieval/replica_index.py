@@ -28,7 +28,7 @@ from retrieval.segment import Entry, Pairs, Segment, build, hasher, pairs, split
 from store import following, profiles
 from store.chunks import Scan
 from store.following import Changes, Now, includes
-from store.pool import Conn, Store, View, reading
+from store.pool import Conn, Store, View, reading, reading_tenant
 
 WATCH_S = 0.5  # between looks for a newer replica
 SETTLED_S = 10.0  # that a replica is held after the next has come, for searches that began before that was made
@@ -163,15 +163,22 @@ class ReplicaIndex:
             self.refresh()
 
     def _fitting(self, conn: Conn, scan: Scan, held: Sequence[_Held]) -> tuple[_Held, Changes]:
-        """The newest replica that saw nothing that this transaction does not see, and what changed since."""
-        for each in held:
-            position = each.stored.replica.position
-            changes = following.changed_since(conn, scan.scope.tenant_id, position)
+        """The newest replica that saw nothing that this transaction does not see, and what changed since.
+
+        When there is only a newer one, for this process had none when the search began: that, and what changed before.
+        """
+        tenant_id, found = scan.scope.tenant_id, held[0]
+        for found in held:
+            position = found.stored.replica.position
+            changes = following.changed_since(conn, tenant_id, position)
             if includes(changes.snapshot, position.snapshot):
-                if not changes.same_log:
-                    raise ReplicaUnavailable("the lexical replica is of another database, or of one since restored")
-                return each, changes
-        raise ReplicaUnavailable("the lexical replica is newer than what this search looks at")
+                break
+        else:
+            with reading_tenant(self._store, tenant_id) as now:
+                changes = following.changed_between(now, conn, tenant_id, position, changes)
+        if not changes.same_log:
+            raise ReplicaUnavailable("the lexical replica is of another database, or of one since restored")
+        return found, changes
 
     def _field(self, conn: Conn, scan: Scan, held: _Held, changes: Changes) -> Field:
         """What the scan's caller sees in this transaction."""

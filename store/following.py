@@ -23,6 +23,7 @@ POSITION = """
     FROM (SELECT) here LEFT JOIN LATERAL
         (SELECT seq, xid FROM change_log WHERE tenant_id = %s ORDER BY xid DESC LIMIT 1) l ON true
 """
+SAME_LOG = "SELECT %(seq)s = 0 OR EXISTS (SELECT FROM change_log WHERE seq = %(seq)s AND xid = %(xid)s::xid8)"
 # Under row-level security a document that is not visible is not there.
 CHANGED = """
     SELECT pg_current_snapshot()::text, t.hash_key,
@@ -34,6 +35,17 @@ CHANGED = """
                  AND NOT pg_visible_in_snapshot(xid, %(snapshot)s::pg_snapshot)) c ON true
     LEFT JOIN documents d ON d.id = c.document_id
     WHERE t.id = %(tenant)s
+"""
+# For a position that is later than the transaction: what one of them sees and the other does not, told by a third.
+BETWEEN = """
+    SELECT DISTINCT document_id FROM change_log
+    WHERE tenant_id = %(tenant)s AND xid >= least(%(xmin)s::xid8, pg_snapshot_xmin(%(other)s::pg_snapshot))
+      AND NOT (pg_visible_in_snapshot(xid, %(snapshot)s::pg_snapshot)
+               AND pg_visible_in_snapshot(xid, %(other)s::pg_snapshot))
+"""
+STATES = """
+    SELECT c.id, d.current_version, d.label_set_id, d.id IS NOT NULL
+    FROM unnest(%s::uuid[]) AS c (id) LEFT JOIN documents d ON d.id = c.id
 """
 WAITING = """
     SELECT count(DISTINCT document_id), coalesce(extract(epoch FROM now() - min(at)), 0)::float8 FROM change_log
@@ -136,6 +148,16 @@ def changed_since(conn: Conn, tenant_id: UUID, at: Position) -> Changes:
     snapshot, hash_key, same_log = rows[0][:3] if rows else (at.snapshot, b"", False)
     documents = {row[3]: Now(row[4], row[5]) if row[6] else None for row in rows if row[3] is not None}
     return Changes(snapshot, hash_key, same_log, documents)
+
+
+def changed_between(now: Conn, conn: Conn, tenant_id: UUID, at: Position, changes: Changes) -> Changes:
+    """The same for a position that is later than the transaction of `changes`; `now` is later than both."""
+    values = {**_since(tenant_id, at), "other": changes.snapshot}
+    ids = [document_id for (document_id,) in now.execute(BETWEEN, values).fetchall()]
+    rows = conn.execute(STATES, (ids,)).fetchall()
+    same_log = now.execute(SAME_LOG, _since(tenant_id, at)).fetchone()
+    documents = {row[0]: Now(row[1], row[2]) if row[3] else None for row in rows}
+    return Changes(changes.snapshot, changes.hash_key, bool(same_log and same_log[0]), documents)
 
 
 def waiting(conn: Conn, tenant_id: UUID, at: Position) -> tuple[int, float]:

@@ -244,6 +244,20 @@ def test_a_search_that_began_before_a_step_is_answered_as_of_its_beginning(
     assert found(index, world, "lamp heron") != before
 
 
+def test_also_where_the_process_has_the_newer_replica_alone(world: World, follower: Follower, root: Path) -> None:
+    sent = fill(world)
+    follower.step()
+    before = found(RankBm25Index(world.store), world, "lamp heron")
+    with sight(world, "user:ana") as (view, scan):
+        fill(world, 20, "more")
+        with writing(world.store) as conn:
+            documents.change_labels(conn, world.tenant_id, sent[0].document_id, Labels(("user:ben",)))
+            erase.take_away(conn, world.tenant_id, sent[1].document_id, "service:test")
+        follower.step()
+        now = ReplicaIndex(world.store, root, watch_s=0).search("lamp heron", view, scan, 50, 10)
+    assert {c.chunk_id: c.score for c in now} == pytest.approx({c.chunk_id: c.score for c in before})
+
+
 # --- damaged ------------------------------------------------------------------------------------------------------
 
 
