@@ -36,6 +36,7 @@ bench: $(VENV)/installed  ## ratios against what one would use instead
 	$(BIN)/python -m bench.share
 	$(BIN)/python -m bench.filtered_search --rows 25000 --real -1 --label-sets 5000 --questions 15
 	$(BIN)/python -m bench.paired_approximate --rows 5000 --queries 200
+	$(BIN)/python -m bench.lexical --chunks 20000 --questions 100 --checked 20
 	$(BIN)/python -m bench.timing --pairs 300
 	$(BIN)/python -m bench.rerank
 

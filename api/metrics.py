@@ -48,6 +48,8 @@ class TenantMetrics:
         self._oldest = Gauge("citadel_oldest_job_seconds", "Age of the oldest open job", registry=registry)
         self._queue = Gauge("citadel_queue_depth", "Messages in Redis that no worker has taken, of all tenants",
                             registry=registry)  # fmt: skip
+        self._lag = Gauge("citadel_lexical_lag_seconds", "Age of the first change that the lexical replica lacks",
+                          registry=registry)  # fmt: skip
         self._success = Gauge("citadel_source_last_success_timestamp_seconds", "Last complete refresh", ["source"],
                               registry=registry)  # fmt: skip
 
@@ -74,6 +76,9 @@ class TenantMetrics:
             for kind, state, count in jobs.counts(conn, in_scope=limited):
                 self._jobs.labels(kind, state).set(count)
             self._oldest.set(jobs.oldest_open_s(conn, in_scope=limited))
+            # any change of the tenant counts: not for whoever sees a part of it
+            lag = float("nan") if limited else service.searcher.lexical.lag_s(conn, self._tenant_id)
+            self._lag.set(lag)
             for name, at in sources.last_successes(conn):
                 self._success.labels(name).set(at)
         try:

@@ -38,7 +38,8 @@ DOCUMENTS = """
 """
 VERSIONS = """
     INSERT INTO versions (document_id, version, tenant_id, label_set_id, state, content_hash, blob_key, size, text)
-    SELECT d.id, 1, d.tenant_id, d.label_set_id, 'indexed', sha256(l.text::bytea), l.name, length(l.text), l.text
+    SELECT d.id, 1, d.tenant_id, d.label_set_id, 'indexed', sha256(convert_to(l.text, 'UTF8')), l.name, length(l.text),
+           l.text
     FROM loading l JOIN documents d ON d.source_id = %(source)s AND d.external_id = l.name
 """
 CHUNKS = """

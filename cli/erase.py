@@ -17,7 +17,7 @@ from core.config import Settings
 from core.errors import Invalid
 from ingest.erase import erase, replay
 from retrieval.lexical import KEEP_S, SWEEP_S
-from store import documents
+from store import audit, documents
 from store import erase as erasures
 from store.blobs import FsspecBlobs
 from store.pool import Store, writing
@@ -25,6 +25,8 @@ from store.profiles import tenant_named
 from store.traces import files_with, traces
 
 ACTOR = "service:cli"
+VERIFY_WAIT_S = 60.0  # for the follower to rewrite a segment; a million chunks take some seconds
+REPLICA_S, MEMORY_S = 6.0, 11.0  # ERASE_AFTER_S and POLL_S of retrieval.follower; SETTLED_S and WATCH_S of its reader
 SERVERS = ("postgres", "redis")  # in the state folder: their pages are named under REMAINS
 
 # Measured in tests/integration/test_erase.py where that can be.
@@ -33,8 +35,11 @@ REMAINS = (
     "overwriting it, so the bytes lie in the file until the room is used again or VACUUM FULL writes the table anew",
     "Postgres, write-ahead log: until its segments are recycled; in an archive or a replica as long as that keeps them",
     "Postgres, planner statistics: samples of titles, names, URIs and metadata until the next ANALYZE; none of text",
-    f"API processes that searched before: the words of its chunks, for at most {KEEP_S + SWEEP_S:.0f} s after the last "
-    "search that began before the erasure; the process that answered DELETE forgot them at once",
+    "lexical replicas, one a host: hashes of its words under the tenant's key, until the follower there rewrites the "
+    f"file, within {REPLICA_S:.0f} s and the time that takes; for this host's, --verify waits",
+    f"API processes that searched before: those hashes, for at most {MEMORY_S:.0f} s longer; with CITADEL_LEXICAL="
+    f"rank-bm25 its words, for at most {KEEP_S + SWEEP_S:.0f} s after the last search that began before the erasure, "
+    "and in the process that answered DELETE not at all",
     "memory of Postgres, of the workers and of the operating system, until it is used again",
     "backups and snapshots, until they expire; after a restore, `citadel tombstones replay` erases it again",
     "versions that a bucket keeps of deleted objects, and blocks of the disk that the deleted files had",
@@ -48,7 +53,7 @@ class Proof:
 
     tables: dict[str, int]  # rows by table
     blobs: tuple[str, ...]
-    files: tuple[str, ...]  # of the state folder
+    files: tuple[str, ...]  # of the state folder, and replicas
 
     def holds(self) -> bool:
         """Whether nothing was found."""
@@ -78,22 +83,37 @@ def erase_command(
         with writing(store) as conn:
             stone = erasures.tombstone(conn, tenant_id, document_id)
         look = verify or verify_only
-        proof = prove(store, blobs, settings.state, document_id, canary, keys) if look else None
+        left = _in_replicas(store, settings.replicas(), tenant_id, document_id, canary) if look else []
+        proof = prove(store, blobs, settings.state, document_id, canary, keys, left) if look else None
     show({"tombstone": _told(stone), "proof": proof, "remains": REMAINS}, as_json, _receipt(stone, proof, canary))
     ctx.exit(0 if stone.finished and (proof is None or proof.holds()) else 1)
 
 
 def prove(
-    store: Store, blobs: FsspecBlobs, state: Path, document_id: UUID, canary: str | None, blob_keys: Iterable[str] = ()
+    store: Store,
+    blobs: FsspecBlobs,
+    state: Path,
+    document_id: UUID,
+    canary: str | None,
+    blob_keys: Iterable[str] = (),
+    replicas: Iterable[str] = (),
 ) -> Proof:
     """Look for the id in every table, for those bytes, and for the canary wherever this installation keeps anything."""
     with writing(store) as conn:
         tables = traces(conn, document_id, canary)
         kept = [key for key in blob_keys if blobs.has(key) and documents.freeze_blob(conn, key)]
     if canary is None:
-        return Proof(tables, tuple(kept), ())
+        return Proof(tables, tuple(kept), tuple(replicas))
     files = files_with(state, canary.encode(), SERVERS) if state.is_dir() else []
-    return Proof(tables, tuple({*kept, *blobs.holders(canary.encode())}), tuple(files))
+    return Proof(tables, tuple({*kept, *blobs.holders(canary.encode())}), (*files, *replicas))
+
+
+def _in_replicas(store: Store, root: Path, tenant_id: UUID, document_id: UUID, canary: str | None) -> list[str]:
+    from retrieval.traces import traces_in_time
+
+    with writing(store) as conn:
+        key = audit.hash_key(conn, tenant_id)
+    return traces_in_time(root, tenant_id, document_id, key, canary, VERIFY_WAIT_S)
 
 
 def _receipt(stone: erasures.Tombstone, proof: Proof | None, canary: str | None) -> str:

@@ -16,7 +16,7 @@ from cli.explain import access_group
 from cli.fusion import fusion_command
 from cli.identity import identity_group
 from cli.options import CitadelGroup
-from cli.processes import beat, dispatch, migrate, serve, up, worker
+from cli.processes import beat, dispatch, follow, migrate, serve, up, worker
 from cli.search import search_command
 from cli.sources import jobs_group, refresh_command, sources_group
 from core.config import load_settings
@@ -43,7 +43,7 @@ def citadel(ctx: click.Context) -> None:
     ctx.obj = load_settings(os.environ, running_stack=ctx.invoked_subcommand not in ("up", "demo"))
 
 
-for command in (up, serve, worker, dispatch, beat, migrate, keys_group, groups, identity_group, access_group,
+for command in (up, serve, worker, dispatch, beat, follow, migrate, keys_group, groups, identity_group, access_group,
                 sources_group, refresh_command, jobs_group, search_command, fusion_command, eval_group, audit_group,
                 erase_command, tombstones_group, calibrate_command, demo):  # fmt: skip
     citadel.add_command(command)

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import FrameType
@@ -22,7 +23,7 @@ from store.broker import RedisBroker
 @click.command(epilog="Example: citadel up    (Ctrl-C stops everything)")
 @pass_settings
 def up(settings: Settings) -> None:
-    """Start Postgres, Redis, a worker, the dispatcher, beat and the API on this machine.
+    """Start Postgres, Redis, a worker, the dispatcher, beat, the follower and the API on this machine.
 
     CITADEL_DATABASE_URL and CITADEL_REDIS_URL replace the embedded servers by your own.
     """
@@ -86,15 +87,22 @@ def dispatch(settings: Settings) -> None:
     from workers.dispatch import dispatch_forever
 
     _needs(settings, "redis_url")
-    stopping = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopping.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    going = _until_signalled()
     with opened_store(settings, reads=False) as store:
-        dispatch_forever(store, RedisBroker(settings.redis_url), make_app(settings), lambda: not stopping.is_set())
+        dispatch_forever(store, RedisBroker(settings.redis_url), make_app(settings), going)
+
+
+@click.command(epilog="Example: citadel follow")
+@pass_settings
+def follow(settings: Settings) -> None:
+    """Keep this host's lexical replicas in step with Postgres. A second one waits until the first has ended."""
+    from retrieval.follower import Follower, only_one
+
+    _needs(settings, "maintenance_database_url")
+    going = _until_signalled()
+    with opened_store(settings, reads=False) as store, only_one(settings.replicas(), going) as mine:
+        if mine:
+            Follower(store, settings.replicas()).run(going)
 
 
 @click.command(epilog="Example: CITADEL_DATABASE_URL=postgresql://admin@db/citadel citadel migrate")
@@ -105,6 +113,18 @@ def migrate(settings: Settings, as_json: bool) -> None:
     done = prepare_database(settings)
     text = f"{len(done.applied)} migrations applied; profile {done.profile.name}; tenant {done.tenant}"
     show(done, as_json, text)
+
+
+def _until_signalled() -> Callable[[], bool]:
+    """Whether neither SIGINT nor SIGTERM has come."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    return lambda: not stopping.is_set()
 
 
 def _needs(settings: Settings, *names: str) -> None:

@@ -13,7 +13,7 @@ from core.config import Settings
 from core.errors import Misconfigured
 from models.embedder import open_embedder
 from models.reranker import CrossEncoderReranker
-from retrieval.lexical import RankBm25Index
+from retrieval.lexical import Bm25, LexicalIndex, RankBm25Index
 from retrieval.rerank import Boxed, late_interaction
 from retrieval.search import Searcher
 from store import profiles
@@ -43,7 +43,7 @@ def opened_store(settings: Settings, *, reads: bool = True) -> Iterator[Store]:
 @contextmanager
 def open_searcher(settings: Settings) -> Iterator[Searcher]:
     """What a search needs."""
-    with opened_store(settings) as store:
+    with opened_store(settings) as store, open_lexical(settings, store) as lexical:
         with reading_tenant(store, None) as conn:
             profile = profiles.live_profile(conn, profiles.tenant_named(conn, settings.tenant))
         threads = settings.model_threads or None
@@ -53,7 +53,7 @@ def open_searcher(settings: Settings) -> Iterator[Searcher]:
         searcher = Searcher(
             store=store,
             embedder=open_embedder(settings.model, settings.model_cache(), threads, profile.precision),
-            lexical=RankBm25Index(store),
+            lexical=lexical,
             rerankers=rerankers,
             deadline_s=settings.search_deadline_s,
             at_least_wait_s=settings.at_least_wait_s,
@@ -64,6 +64,26 @@ def open_searcher(settings: Settings) -> Iterator[Searcher]:
             yield searcher
         finally:
             searcher.threads.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def open_lexical(settings: Settings, store: Store) -> Iterator[LexicalIndex]:
+    """The lexical engine that the settings name. Raises Misconfigured."""
+    bm25 = Bm25(settings.bm25_k1, settings.bm25_b)
+    if settings.lexical == "rank-bm25":
+        yield RankBm25Index(store, bm25=bm25)
+        return
+    if settings.lexical != "fast":
+        raise Misconfigured(f"CITADEL_LEXICAL is fast or rank-bm25, not {settings.lexical!r}")
+    from retrieval.bm25 import compile_loops
+    from retrieval.replica_index import ReplicaIndex
+
+    compile_loops()
+    index = ReplicaIndex(store, settings.replicas(), bm25)
+    try:
+        yield index
+    finally:
+        index.close()
 
 
 @contextmanager

@@ -118,10 +118,12 @@ def _children(settings: Settings, environment: dict[str, str]) -> list[Child]:
     def child(name: str, *command: str, ready: Callable[[], bool] = lambda: True) -> Child:
         return Child(name, (sys.executable, "-m", "cli.main", *command), environment, ready=ready)
 
+    followers = [child("follower", "follow")] if settings.lexical == "fast" else []
     return [
         child("worker", "worker", ready=lambda: _says(settings.state / "logs" / "worker.log", "ready.")),
         child("dispatcher", "dispatch"),
         child("beat", "beat"),
+        *followers,
         child("api", "serve", ready=lambda: answers(f"{settings.api_url}/readyz")),
     ]
 

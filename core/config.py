@@ -33,6 +33,10 @@ class Settings:
     tenant: str = "default"
     model: str = "all-MiniLM-L6-v2"
     precision: str = ""  # of a new profile: f32 or bf16; empty: bf16 where the processor computes in it
+    lexical: str = "fast"  # or rank-bm25: exact as well and without a follower, in memory and slow, for small corpora
+    lexical_folder: str = ""  # where this host's follower keeps the replicas; default: in the state folder
+    bm25_k1: float = 1.5
+    bm25_b: float = 0.75
     reranker: str = ""  # a cross-encoder's name or folder; empty: none
     late_box_s: float = 1.0  # an answer goes without late interaction that takes longer
     reranker_box_s: float = 2.0  # and without the cross-encoder
@@ -49,6 +53,10 @@ class Settings:
     def blob_store_url(self) -> str:
         """The blob store's fsspec URL."""
         return self.blob_url or (self.state.resolve() / "blobs").as_uri()
+
+    def replicas(self) -> Path:
+        """Where this host's lexical replicas lie."""
+        return Path(self.lexical_folder) if self.lexical_folder else self.state / "lexical"
 
     def model_cache(self) -> Path:
         """Where compiled models are kept."""

@@ -5,6 +5,7 @@ CitadelError
 │   ├── StoreUnavailable      Postgres did not answer
 │   ├── BrokerUnavailable     Redis did not answer
 │   ├── BlobUnavailable       the blob store did not answer
+│   ├── ReplicaUnavailable    this host's lexical index is missing, damaged or too far behind
 │   ├── KeysUnavailable       an identity provider's keys could not be fetched
 │   ├── LeaseLost             another worker holds the job now
 │   ├── NotYetIndexed         the requested change-log position is not visible yet
@@ -60,6 +61,12 @@ class BlobUnavailable(Retryable):
     """The blob store did not answer, or has no room."""
 
     code = "blob_unavailable"
+
+
+class ReplicaUnavailable(Retryable):
+    """This host's lexical index is missing, damaged or too far behind; its follower makes it anew."""
+
+    code = "replica_unavailable"
 
 
 class KeysUnavailable(Retryable):

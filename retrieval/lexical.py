@@ -12,13 +12,14 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 from rank_bm25 import BM25Okapi  # type: ignore[import-untyped]
 
 from core.records import Candidate
-from retrieval.analyze import terms
+from retrieval.analyze import index_terms, query_terms
 from store import chunks
 from store.chunks import Scan
 from store.pool import Conn, Store, View, reading
@@ -33,10 +34,24 @@ class LexicalIndex(Protocol):
     """Proposes chunks by their words. `k` best first; only chunks that hold at least one of the query's terms.
 
     `forget` lets go of erased chunks in this process at once; what other processes hold, each bounds on its own.
+    `reaches`: a search that starts now has the tenant's change at `seq`. `lag_s`: seconds since the first of the
+    tenant's changes that a replica does not have; nan when there is none to ask. `state`: `ok`, or what is wrong on
+    this host, in words that tell nothing of any tenant.
     """
 
     def search(self, query: str, view: View, scan: Scan, k: int, timeout_s: float) -> list[Candidate]: ...
     def forget(self, chunk_ids: Iterable[int]) -> None: ...
+    def reaches(self, conn: Conn, tenant_id: UUID, seq: int) -> bool: ...
+    def lag_s(self, conn: Conn, tenant_id: UUID) -> float: ...
+    def state(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bm25:
+    """How soon a term's repeats count no more, and how much a long text is held against it."""
+
+    k1: float = 1.5
+    b: float = 0.75
 
 
 class _Bm25(BM25Okapi):  # type: ignore[misc]
@@ -64,8 +79,10 @@ class RankBm25Index:
     with it, so at most `keep_s + sweep_s` after the last that began before, its terms are gone from this process.
     """
 
-    def __init__(self, store: Store, keep_s: float = KEEP_S, sweep_s: float = SWEEP_S) -> None:
-        self._store = store
+    def __init__(
+        self, store: Store, keep_s: float = KEEP_S, sweep_s: float = SWEEP_S, bm25: Bm25 | None = None
+    ) -> None:
+        self._store, self._bm25 = store, bm25 or Bm25()
         self._keep_s, self._sweep_s = keep_s, sweep_s
         self._sweeper: threading.Timer | None = None
         self._lock = threading.Lock()
@@ -74,7 +91,7 @@ class RankBm25Index:
 
     def search(self, query: str, view: View, scan: Scan, k: int, timeout_s: float) -> list[Candidate]:
         """The k visible chunks of largest BM25. Raises StoreUnavailable."""
-        wanted = terms(query)
+        wanted = [term for term, times in query_terms(query).items() for _ in range(times)]
         with reading(self._store, view, timeout_s) as conn:
             ids = chunks.visible_ids(conn, scan)
             if not wanted or not len(ids):
@@ -92,16 +109,31 @@ class RankBm25Index:
         with self._lock:
             self._drop([key for key, table in self._tables.items() if table.ids & gone], gone)
 
+    def reaches(self, conn: Conn, tenant_id: UUID, seq: int) -> bool:
+        """Always: it reads Postgres itself."""
+        return True
+
+    def lag_s(self, conn: Conn, tenant_id: UUID) -> float:
+        """None, for the same reason."""
+        return 0.0
+
+    def state(self) -> str:
+        """`ok`: there is nothing on this host that could be missing."""
+        return "ok"
+
     def _table(self, conn: Conn, ids: NDArray[np.int64]) -> _Bm25:
         key = hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
         with self._lock:
             if key not in self._tables:
-                self._tables[key] = _Table(_Bm25(self._terms_of(conn, ids)), frozenset(ids.tolist()), 0.0)
+                self._tables[key] = _Table(self._made(conn, ids), frozenset(ids.tolist()), 0.0)
                 _trim(self._tables, CACHED_SCOPES)
                 self._sweep_later()
             self._tables.move_to_end(key)
             self._tables[key].seen_at = time.monotonic()
             return self._tables[key].bm25
+
+    def _made(self, conn: Conn, ids: NDArray[np.int64]) -> _Bm25:
+        return _Bm25(self._terms_of(conn, ids), k1=self._bm25.k1, b=self._bm25.b)
 
     def _sweep_later(self) -> None:
         if self._sweeper is None:
@@ -128,7 +160,7 @@ class RankBm25Index:
     def _terms_of(self, conn: Conn, ids: NDArray[np.int64]) -> list[list[str]]:
         missing = [int(i) for i in ids if int(i) not in self._terms]
         for chunk_id, prefix, text in chunks.indexed_texts(conn, missing):
-            self._terms[chunk_id] = terms(f"{prefix}\n{text}")
+            self._terms[chunk_id] = index_terms(prefix, text)
         found = [self._terms.get(int(i), []) for i in ids]
         _trim(self._terms, CACHED_CHUNKS)
         return found

@@ -80,7 +80,7 @@ def _search(
     boxed = chosen(searcher.rerankers, request)
     if not request.query.strip():
         raise Invalid("a search needs a query that is not blank")
-    _await_position(searcher, principal.tenant_id, request.at_least)
+    _await_position(searcher, principal.tenant_id, request)
     with reading_tenant(searcher.store, principal.tenant_id) as conn:
         with stages.timed("authorize") as note:
             scope = access.enter_scope(conn, principal, searcher.store.scopes)
@@ -149,12 +149,13 @@ def _best_of(lists: list[list[Candidate]]) -> list[Candidate]:
     return [Candidate(chunk_id, score) for chunk_id, score in ordered[:POOL]]
 
 
-def _await_position(searcher: Searcher, tenant_id: UUID, seq: int | None) -> None:
-    """Wait until a search sees the change at `seq`. Raises NotYetIndexed."""
+def _await_position(searcher: Searcher, tenant_id: UUID, request: SearchRequest) -> None:
+    """Wait until each leg of a search sees the change at `at_least`. Raises NotYetIndexed."""
     give_up = time.monotonic() + searcher.at_least_wait_s
-    while seq is not None:
+    while (seq := request.at_least) is not None:
         with reading_tenant(searcher.store, tenant_id) as conn:
-            if changes.settled(conn, seq):
+            lexical = None if request.mode == "dense" else searcher.lexical
+            if changes.settled(conn, seq) and (lexical is None or lexical.reaches(conn, tenant_id, seq)):
                 return
         if time.monotonic() > give_up:
             raise NotYetIndexed(f"position {seq} is not visible yet: ask again in a second")

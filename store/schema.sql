@@ -346,6 +346,7 @@ CREATE TABLE change_log (
     action      text NOT NULL CHECK (action IN ('index', 'relabel', 'delete')),
     at          timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX ON change_log (tenant_id, xid);
 
 CREATE SEQUENCE lease_tokens;
 

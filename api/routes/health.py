@@ -25,11 +25,13 @@ async def healthz() -> dict[str, str]:  # not on the thread pool: it may be full
 def readyz(service: ServiceDep) -> JSONResponse:
     """Ready when Postgres answers, its migrations are this code's and row-level security holds.
 
-    Without Redis it is ready, for searches and submissions need none, and says `degraded`.
+    Without Redis it is ready, for searches and submissions need none, and says `degraded`; so it is without the lexical
+    replicas' follower, for searches go on, and leave the leg out when it is too far behind.
     """
-    checks = {"database": _database(service), "broker": _broker(service)}
+    checks = {"database": _database(service), "broker": _broker(service), "lexical": service.searcher.lexical.state()}
     ready = checks["database"] == "ok"
-    return JSONResponse({"ready": ready, "degraded": checks["broker"] != "ok", "checks": checks}, 200 if ready else 503)
+    degraded = (checks["broker"], checks["lexical"]) != ("ok", "ok")
+    return JSONResponse({"ready": ready, "degraded": degraded, "checks": checks}, 200 if ready else 503)
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)

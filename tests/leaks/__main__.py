@@ -21,7 +21,6 @@ from embedded.place import erase_servers
 from embedded.postgres import start_postgres
 from embedded.redis import start_redis
 from models.embedder import open_embedder
-from retrieval.lexical import RankBm25Index
 from retrieval.search import Searcher
 from store.blobs import FsspecBlobs
 from store.broker import RedisBroker
@@ -29,6 +28,7 @@ from store.migrate import as_owner, create_database, migrate, role_url
 from store.pool import open_store, writing
 from store.profiles import ensure_profile, ensure_tenant
 from tests.conftest import FAKE_PROFILE, MAX_BODY, PASSWORDS, Api, World
+from tests.engines import FollowedAllTheTime
 from tests.leaks.asking import open_run
 from tests.leaks.interleaved import foreign_rows
 from tests.leaks.paired import differences
@@ -66,13 +66,15 @@ def opened(folder: Path, postgres: str, redis: str, name: str) -> Iterator[tuple
     with writing(store) as conn:
         tenant: UUID = ensure_tenant(conn, "default", profile.id)
     blobs = FsspecBlobs((folder / "blobs" / name).as_uri())
-    searcher = Searcher(store, open_embedder("fake", folder), RankBm25Index(store))
+    index = FollowedAllTheTime(store, folder / "lexical" / name)
+    searcher = Searcher(store, open_embedder("fake", folder), index)
     service = Service(store, blobs, searcher, RedisBroker(redis), MAX_BODY, (Path("/"),))
     try:
         with TestClient(create_app(lambda: nullcontext(service), MAX_BODY), raise_server_exceptions=False) as http:
             yield Api(http, World(store, blobs, tenant, profile, searcher.embedder)), urls[0], urls[1]
     finally:
         searcher.threads.shutdown(cancel_futures=True)
+        index.close()
         store.close()
 
 

@@ -1,10 +1,27 @@
 """What a caller cannot see changes nothing in an answer; `make leaks` asks 2,000 times."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from retrieval.lexical import RankBm25Index
+from retrieval.search import Searcher
 from store.migrate import as_owner
-from tests.conftest import Api
+from tests.conftest import Api, World
+from tests.engines import FollowedAllTheTime
 from tests.leaks.paired import differences
+
+
+@pytest.fixture(params=["rank-bm25", "fast"])
+def searcher(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Iterator[Searcher]:
+    """What searches the world, by either lexical engine; the fast one's replica changes all the time."""
+    fast = FollowedAllTheTime(world.store, tmp_path / "lexical") if request.param == "fast" else None
+    opened = Searcher(world.store, world.embedder, fast or RankBm25Index(world.store))
+    yield opened
+    opened.threads.shutdown(cancel_futures=True)
+    if fast:
+        fast.close()
 
 
 def test_hidden_documents_change_no_byte(api: Api) -> None:
