@@ -329,6 +329,20 @@ def test_an_operator_with_a_ceiling_neither_adds_nor_refreshes_sources(api: Api)
     assert api.http.post(refresh, headers=whole).status_code == 202
 
 
+def test_labels_are_told_to_those_who_may_write_them(api: Api) -> None:
+    api.world.add("d", CANARY)
+    told = {}
+    for name, headers in {
+        "reader": api.key("reader", "search"),
+        "writer": api.key("writer", "search", "ingest"),
+        "agent": api.key("agent", *SCOPES) | {"X-Citadel-Act-For": ANA},
+    }.items():
+        (listed,) = api.http.get("/v1/documents", headers=headers).json()["documents"]
+        document = api.http.get(f"/v1/documents/{listed['document_id']}", headers=headers).json()
+        told[name] = [bool(each.get("labels")) for each in (listed, document)]
+    assert told == {"reader": [False, False], "writer": [True, True], "agent": [False, False]}
+
+
 def test_activity_tells_operators_more(api: Api) -> None:
     api.world.add("d", CANARY)
     told = {}

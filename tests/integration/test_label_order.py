@@ -11,6 +11,7 @@ from core.records import Labels, Submitted
 from store import access, documents, jobs
 from store.pool import reading_tenant, writing
 from tests.conftest import World
+from tests.integration.rows import read_text
 
 HOLDS = {
     "user:hana": {"user:hana", "group:hr", "group:staff", "public"},
@@ -137,3 +138,18 @@ def test_no_order_shows_what_it_may_not(world: World) -> None:
 
     holds()
     assert read > 300  # it did look at something
+
+
+def test_until_it_is_indexed_a_version_stands_under_the_higher_class(world: World) -> None:
+    """Ana is cleared for `internal`, as everybody is by default; Otto for `restricted`."""
+    world.groups({}, {"user:otto": "restricted"})
+    for before, after in (("confidential", "internal"), ("internal", "confidential")):
+        submitted = world.add(before, "the first text", classification=before)
+        assert (read_text(world, "user:ana", submitted.document_id) is not None) == (before == "internal")
+        second = world.submit(before, "the second text", classification=after)
+        assert read_text(world, "user:ana", submitted.document_id) is None
+        assert read_text(world, "user:otto", submitted.document_id) == "the first text"
+        assert world.index(second)
+        assert read_text(world, "user:ana", submitted.document_id) == (
+            "the second text" if after == "internal" else None
+        )

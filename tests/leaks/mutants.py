@@ -155,8 +155,10 @@ MUTANTS = (
     _visible("the ceiling skipped", "s.allow && mine.usable", "s.allow && mine.held"),
     _visible("allow means all or any: contained", "s.allow && mine.usable", "s.allow <@ mine.usable"),
     Mutant("groups of every tenant", sql=_function("held_labels", "WHERE m.tenant_id = p_tenant", "")),
-    Mutant("members of a group hold its members", sql=_function("held_labels", "m.member = h.label",
-                                                                 "h.label IN (m.member, m.group_label)")),
+    Mutant("members of a group hold its members", sql=_function("held_labels",
+           "SELECT m.group_label FROM memberships m JOIN held h ON m.member = h.label",
+           "SELECT unnest(ARRAY[m.group_label, m.member]) FROM memberships m JOIN held h "
+           "ON h.label IN (m.member, m.group_label)")),
     Mutant("nested groups not followed", sql=_function("held_labels", "m.member = h.label",
                                                         "m.member = h.label AND h.label = p_subject")),
     Mutant("the closed hold labels", sql=_function("held_labels", "tenant_id = p_tenant AND subject IN",
