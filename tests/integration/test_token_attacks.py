@@ -24,6 +24,7 @@ from tests.integration.serving import (
     RSA,
     Place,
     b64,
+    bearer,
     claims,
     key_server,
     make_key,
@@ -305,6 +306,17 @@ def test_a_dead_provider_fails_closed(place: Place) -> None:
     place.provider("dead", "api://dead", jwks_url="http://127.0.0.1:9/keys")
     assert place.ask(token(RSA, aud="api://dead")).status_code == 401
     assert place.ask(token(RSA)).status_code == 200
+
+
+def test_a_closed_users_token_opens_no_route_even_one_without_documents(place: Place) -> None:
+    place.provider("office", "api://office", scopes=("operate",))
+    credential = token(RSA, aud="api://office")
+    assert place.client.get("/v1/sources", headers=bearer(credential)).status_code == 200
+    with writing(place.world.store) as conn:
+        row = (place.world.tenant_id, "user:ana@acme.example")
+        conn.execute("INSERT INTO closed_subjects (tenant_id, subject) VALUES (%s, %s)", row)
+    refused = place.client.get("/v1/sources", headers=bearer(credential))
+    assert (refused.status_code, refused.content) == (401, place.client.get("/v1/sources").content)
 
 
 def test_only_https_and_this_machine_are_asked_for_keys() -> None:
