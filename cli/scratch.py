@@ -1,8 +1,9 @@
 """Collections in scratch tenants: on the stack that runs here, or on a Postgres that is started for the command."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from cli.prepare import prepare_database
 from cli.stack import opened_store, tenant_of
 from cli.up import with_roles
 from core.config import Settings
-from core.errors import Misconfigured
+from core.errors import Misconfigured, NotYetIndexed
 from core.records import Profile
 from embedded.postgres import start_postgres
 from embedded.state import open_state
@@ -27,8 +28,9 @@ from models.embedder import open_embedder
 from store.blobs import FsspecBlobs
 from store.migrate import as_owner, create_database
 from store.pool import Store, reading_tenant
-from store.profiles import ensure_profile, live_profile
+from store.profiles import ensure_profile, live_profile, tenant_named
 
+FOLLOWED_S = 300.0  # that the follower which runs here has for a new collection
 OWN = "eval"  # the folder, in the state folder, of the Postgres that is started for a command
 
 
@@ -78,7 +80,30 @@ def scratch_settings(settings: Settings, collection: Collection, size: ChunkSize
         pipeline = partial(_pipeline, opened, settings, store, profile)
         with bar(f"indexing {collection.name}", show_progress) as step:
             name = ensure_scratch(pipeline, store, collection, profile, budget, step)
+        if settings.lexical == "fast":
+            _follow(settings, store, name)
     return replace(settings, tenant=name)
+
+
+def _follow(settings: Settings, store: Store, tenant: str) -> None:
+    """Have the tenant's lexical replica up to now: by a follower of our own, or by the one that runs on this host."""
+    from retrieval.follower import Follower, only_one  # numba takes a second, which other commands need not
+    from retrieval.replica_index import ReplicaIndex
+
+    root = settings.replicas()
+    with only_one(root, lambda: False) as mine:
+        if mine:
+            Follower(store, root).step()
+            return
+    index, give_up = ReplicaIndex(store, root, watch_s=0), time.monotonic() + FOLLOWED_S
+    with closing(index), reading_tenant(store, None) as conn:
+        tenant_id = tenant_named(conn, tenant)
+    while time.monotonic() < give_up:
+        with reading_tenant(store, tenant_id) as conn:
+            if index.lag_s(conn, tenant_id) == 0:
+                return
+        time.sleep(0.5)
+    raise NotYetIndexed(f"this host's follower made no replica of {tenant!r} within {FOLLOWED_S:g} s: see its log")
 
 
 def _profile(settings: Settings, store: Store, size: ChunkSize) -> tuple[Profile, ChunkBudget]:

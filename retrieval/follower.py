@@ -17,9 +17,9 @@ from uuid import UUID
 
 import numpy as np
 
-from core.errors import ReplicaUnavailable, Retryable
+from core.errors import CitadelError, ReplicaUnavailable
 from retrieval.analyze import index_terms
-from retrieval.replica import Part, Replica, Stored, folder_of, publish, read, stamp, stamps, sweep
+from retrieval.replica import Part, Replica, Stored, folder_of, is_replica, publish, read, stamp, stamps, sweep
 from retrieval.segment import Entry, Pairs, build, hasher, in_joined, joined, pairs, without
 from store import following
 from store.following import Changes, ChunkText, Now, Tenant
@@ -47,7 +47,7 @@ class Follower:
         while going():
             try:
                 self.step()
-            except (Retryable, OSError) as error:
+            except (CitadelError, OSError) as error:
                 log.warning("the replicas stay as they are: %s", error)
             time.sleep(POLL_S)
 
@@ -57,11 +57,21 @@ class Follower:
         with following.following(self._store) as conn:
             tenants = following.tenants(conn)
         self._forget_all_but({(tenant.id, tenant.profile_id) for tenant in tenants})
-        for tenant in tenants:
-            self._follow(tenant)
+        failed = [error for tenant in tenants if (error := self._tried(tenant))]
+        if failed:
+            raise failed[0]
         unfinished = self._root / f"{STATUS}.unfinished"
         unfinished.write_text(json.dumps({"at": time.time()}))
         unfinished.replace(self._root / STATUS)
+
+    def _tried(self, tenant: Tenant) -> Exception | None:
+        """Follow; what goes wrong with one tenant's replica must not keep the others' back."""
+        try:
+            self._follow(tenant)
+        except (CitadelError, OSError) as error:
+            log.warning("the replica of tenant %s stays as it is: %s", tenant.id, error)
+            return error
+        return None
 
     def _follow(self, tenant: Tenant) -> None:
         key, folder = (tenant.id, tenant.profile_id), folder_of(self._root, tenant.id, tenant.profile_id)
@@ -98,11 +108,10 @@ class Follower:
             del self._held[key]
         folders = {str(folder_of(self._root, *key)) for key in keys}
         for folder in self._root.glob("*/*"):
-            if str(folder) not in folders:
+            if str(folder) not in folders and is_replica(folder):
                 shutil.rmtree(folder)
-        for tenant in self._root.iterdir():
-            if tenant.is_dir() and not any(tenant.iterdir()):
-                tenant.rmdir()
+                if not any(folder.parent.iterdir()):
+                    folder.parent.rmdir()
 
 
 @contextmanager

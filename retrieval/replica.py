@@ -71,6 +71,14 @@ def folder_of(root: Path, tenant_id: UUID, profile_id: int) -> Path:
     return root / str(tenant_id) / str(profile_id)
 
 
+def is_replica(folder: Path) -> bool:
+    """Whether a folder has the name of one, so that nothing else is ever taken for a replica that nobody needs."""
+    try:
+        return str(UUID(folder.parent.name)) == folder.parent.name and folder.name.isdecimal()
+    except ValueError:
+        return False
+
+
 def read(folder: Path, known: Stored | None = None) -> Stored:
     """The current replica, with what did not change taken from `known`.
 

@@ -34,7 +34,7 @@ WATCH_S = 0.5  # between looks for a newer replica
 SETTLED_S = 10.0  # that a replica is held after the next has come, for searches that began before that was made
 IDLE_S = 600.0  # that nobody asks, before a tenant's replica leaves the memory
 FRESH_CHUNKS = 2000  # that a search reads and analyses itself: some 0.1 ms each
-FRESH_DOCUMENTS = 32  # changed since the replica, so that `at_least` need not wait for it
+FRESH_DOCUMENTS = 32  # visible ones changed since the replica, so that `at_least` need not wait for it
 CACHED_ROWS = 8_000_000  # of all scopes' fields together: 9 bytes each
 LATE_S = 15.0  # without a step, before readiness says that the follower is away
 
@@ -86,14 +86,14 @@ class ReplicaIndex:
     def forget(self, chunk_ids: Iterable[int]) -> None:
         """Nothing: no search keeps a text, and what the follower rewrites is let go of within `watch_s`."""
 
-    def reaches(self, conn: Conn, tenant_id: UUID, seq: int) -> bool:
-        """Whether a search that starts now has that change, or goes without its lexical leg for want of a replica."""
+    def reaches(self, conn: Conn, tenant_id: UUID) -> bool:
+        """Whether a search that starts now has every change of what this transaction's scope shows, or goes without its
+        lexical leg for want of a replica."""
         try:
             held = self._newest((tenant_id, profiles.live_profile(conn, tenant_id).id))[0]
         except ReplicaUnavailable:
             return True
-        position = held.stored.replica.position
-        return following.saw(conn, position, seq) or following.waiting(conn, tenant_id, position)[0] <= FRESH_DOCUMENTS
+        return following.visible_since(conn, tenant_id, held.stored.replica.position) <= FRESH_DOCUMENTS
 
     def lag_s(self, conn: Conn, tenant_id: UUID) -> float:
         """Seconds since the first change that this process's replica does not have; nan when it has no replica."""
@@ -145,8 +145,9 @@ class ReplicaIndex:
             if not held or now != self._stamps.get(key):
                 held = (_Held(read(folder, held[0].stored if held else None)), *held)
                 self._stamps[key] = now
-                for older in held[1:]:
-                    older.fields.clear()
+                with self._lock:
+                    for older in held[1:]:
+                        older.fields.clear()
             since = time.monotonic() - SETTLED_S
             self._held[key] = held = (held[0], *(old for new, old in pairwise(held) if new.since > since))
             return held

@@ -19,7 +19,7 @@ from retrieval.questions import Questions
 from retrieval.rerank import RERANK_POOL, Boxed, chosen, late_interaction, proposed, rerank
 from retrieval.stages import Proposed, Stages, StageThreads
 from retrieval.trail import record_search
-from store import access, changes, chunks, documents, profiles
+from store import access, chunks, documents, profiles
 from store.chunks import Scan
 from store.filters import compile_filter
 from store.pool import Conn, Store, View, export_snapshot, reading, reading_tenant
@@ -80,7 +80,7 @@ def _search(
     boxed = chosen(searcher.rerankers, request)
     if not request.query.strip():
         raise Invalid("a search needs a query that is not blank")
-    _await_position(searcher, principal.tenant_id, request)
+    _await_index(searcher, principal, request)
     with reading_tenant(searcher.store, principal.tenant_id) as conn:
         with stages.timed("authorize") as note:
             scope = access.enter_scope(conn, principal, searcher.store.scopes)
@@ -100,7 +100,7 @@ def _search(
             rows = _read(conn, [candidate.chunk_id for candidate in fused], READ_AHEAD * request.top_k)
             fused = [candidate for candidate in fused if candidate.chunk_id in rows]
             passages = proposed(conn, profile.id, boxed, fused, rows)
-    question = Question(request.query, partial(searcher.questions.tokens, searcher.embedder, request.query))
+    question = Question(request.query, partial(searcher.questions.tokens, searcher.embedder, scope, request.query))
     ranked = rerank(stages, boxed, question, fused, passages)
     with stages.timed("assemble") as note:
         spans, count_tokens = partial(_spans, searcher, principal), searcher.embedder.count_tokens
@@ -128,7 +128,7 @@ def _spans(searcher: Searcher, principal: Principal, spans: Sequence[documents.S
 
 
 def _dense(searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float) -> Proposed:
-    vectors = searcher.questions.vectors(searcher.embedder, questions)
+    vectors = searcher.questions.vectors(searcher.embedder, view.scope, questions)
     with reading(searcher.store, view, timeout_s) as conn:
         found = nearest_each(conn, scan, vectors)
     return Proposed(_best_of(found.lists), found.detail())
@@ -149,14 +149,18 @@ def _best_of(lists: list[list[Candidate]]) -> list[Candidate]:
     return [Candidate(chunk_id, score) for chunk_id, score in ordered[:POOL]]
 
 
-def _await_position(searcher: Searcher, tenant_id: UUID, request: SearchRequest) -> None:
-    """Wait until each leg of a search sees the change at `at_least`. Raises NotYetIndexed."""
+def _await_index(searcher: Searcher, principal: Principal, request: SearchRequest) -> None:
+    """Wait, for `at_least`, until the lexical leg has all that the caller may see. Raises NotYetIndexed.
+
+    Whatever was committed before a search began is in its snapshot: which position was asked for does not matter, and
+    an answer that depended on it would tell which positions others' changes have.
+    """
     give_up = time.monotonic() + searcher.at_least_wait_s
-    while (seq := request.at_least) is not None:
-        with reading_tenant(searcher.store, tenant_id) as conn:
-            lexical = None if request.mode == "dense" else searcher.lexical
-            if changes.settled(conn, seq) and (lexical is None or lexical.reaches(conn, tenant_id, seq)):
+    while request.at_least is not None and request.mode != "dense":
+        with reading_tenant(searcher.store, principal.tenant_id) as conn:
+            access.enter_scope(conn, principal, searcher.store.scopes)
+            if searcher.lexical.reaches(conn, principal.tenant_id):
                 return
         if time.monotonic() > give_up:
-            raise NotYetIndexed(f"position {seq} is not visible yet: ask again in a second")
+            raise NotYetIndexed(f"position {request.at_least} is not in every leg yet: ask again in a second")
         time.sleep(POLL_S)

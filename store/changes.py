@@ -7,11 +7,6 @@ from psycopg import sql
 from store.pool import Conn
 
 LOG = "INSERT INTO change_log (tenant_id, document_id, version, action) VALUES (%s, %s, %s, %s) RETURNING seq"
-# A row is settled when no transaction that could still add an earlier one is running.
-SETTLED = """
-    SELECT coalesce((SELECT xid < pg_snapshot_xmin(pg_current_snapshot()) FROM change_log WHERE seq = %s),
-                    %s < coalesce((SELECT min(seq) FROM change_log), 1))
-"""
 POSITION = "SELECT coalesce(max(seq), 0) FROM change_log WHERE tenant_id = %s"
 PROFILES = "SELECT id FROM profiles"
 MOVE = "UPDATE {} SET label_set_id = %s WHERE document_id = %s AND label_set_id <> %s"
@@ -22,12 +17,6 @@ def log(conn: Conn, tenant_id: UUID, document_id: UUID, version: int | None, act
     row = conn.execute(LOG, (tenant_id, document_id, version, action)).fetchone()
     assert row is not None
     return int(row[0])
-
-
-def settled(conn: Conn, seq: int) -> bool:
-    """Whether a search that starts now sees the change at `seq` and every one before it."""
-    row = conn.execute(SETTLED, (seq, seq)).fetchone()
-    return bool(row and row[0])
 
 
 def position(conn: Conn, tenant_id: UUID) -> int:

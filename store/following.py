@@ -16,6 +16,7 @@ from store.chunks import Scan
 from store.pool import Conn, Store, writing
 
 ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+NO_HURRY = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0"
 TENANTS = "SELECT id, live_profile, hash_key FROM tenants"
 # The row of the highest xid stands for the log: a database that lacks it was restored, or is another.
 POSITION = """
@@ -52,7 +53,11 @@ WAITING = """
     WHERE tenant_id = %(tenant)s AND xid >= %(xmin)s::xid8
       AND NOT pg_visible_in_snapshot(xid, %(snapshot)s::pg_snapshot)
 """
-SAW = "SELECT pg_visible_in_snapshot(xid, %s::pg_snapshot) FROM change_log WHERE seq = %s"
+VISIBLE_SINCE = """
+    SELECT count(DISTINCT d.id) FROM change_log c JOIN documents d ON d.id = c.document_id
+    WHERE c.tenant_id = %(tenant)s AND c.xid >= %(xmin)s::xid8
+      AND NOT pg_visible_in_snapshot(c.xid, %(snapshot)s::pg_snapshot)
+"""
 TEXTS = """
     SELECT c.id, c.document_id, c.version, c.embed_prefix, c.text
     FROM chunks c JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
@@ -124,9 +129,11 @@ def includes(later: str, earlier: str) -> bool:
 
 @contextmanager
 def following(store: Store) -> Iterator[Conn]:
-    """One read-only snapshot as the maintenance role. Raises StoreUnavailable."""
+    """One read-only snapshot as the maintenance role, for as long as a bulk load takes to analyse. Raises
+    StoreUnavailable."""
     with writing(store) as conn:
         conn.execute(ONE_SNAPSHOT)
+        conn.execute(NO_HURRY)
         yield conn
 
 
@@ -167,10 +174,11 @@ def waiting(conn: Conn, tenant_id: UUID, at: Position) -> tuple[int, float]:
     return row[0], row[1]
 
 
-def saw(conn: Conn, at: Position, seq: int) -> bool:
-    """Whether the position saw this change, which must be visible here."""
-    row = conn.execute(SAW, (at.snapshot, seq)).fetchone()
-    return row is not None and bool(row[0])
+def visible_since(conn: Conn, tenant_id: UUID, at: Position) -> int:
+    """How many documents that this transaction's scope shows changed since the position."""
+    row = conn.execute(VISIBLE_SINCE, _since(tenant_id, at)).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def texts(conn: Conn, profile_id: int, document_ids: Sequence[UUID], limit: int | None = None) -> list[ChunkText]:

@@ -211,7 +211,7 @@ def test_a_scope_set_after_another_leaves_nothing_of_it(world: World) -> None:
     with reading_tenant(world.store, world.tenant_id) as conn:
         for scope, rows in ((dense, 40), (sparse, 1), (dense, 40), (nothing, 0), (sparse, 1), (nothing, 0)):
             set_scope(conn, scope)
-            assert [count(conn, table) for table in CONTENT] == [rows] * 4
+            assert [count(conn, table) for table in CONTENT] == [rows] * len(CONTENT)
 
 
 def test_all_documents_of_a_label_set_follow_its_one_row(world: World, searcher: Searcher, database_url: str) -> None:

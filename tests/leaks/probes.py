@@ -19,7 +19,15 @@ def probe_search_all(run: Run, caller: Caller) -> None:
     realm = run.realm_of(caller)
     visible = {item.external_id for item in realm.items if shows(realm, caller, item)}
     for mode in MODES:
-        more = run.chance.choice(({}, {"queries": [run.chance.choice(WORDS)]}, {"explain": True}, {"max_tokens": 9000}))
+        more = run.chance.choice(
+            (
+                {},
+                {"queries": [run.chance.choice(WORDS)]},
+                {"explain": True},
+                {"max_tokens": 9000},
+                {"at_least": run.chance.randrange(300)},
+            )
+        )
         body = {"query": f"{COMMON} {run.chance.choice(WORDS)}", "mode": mode, "top_k": 100, **more}
         answer = search(run, caller, body)
         if answer.status_code != 200:

@@ -2,14 +2,20 @@
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
 
 from core.errors import Invalid, Resting
+from core.records import AccessScope
 from models.fake_embedder import FakeEmbedder
 from retrieval.breaker import Breaker
 from retrieval.questions import Questions
+
+ANA, BEN, ABROAD = (
+    AccessScope(UUID(int=n), who, (), 1) for n, who in ((1, "user:ana"), (1, "user:ben"), (2, "user:ana"))
+)
 
 
 class Clock:
@@ -95,35 +101,43 @@ def test_a_slow_answer_is_a_failure_and_the_requests_own_fault_is_none() -> None
 
 def test_a_question_is_embedded_once() -> None:
     embedder, questions = Counting(), Questions(kept=3)
-    first = questions.vectors(embedder, ["a lamp", "a desk", "a lamp"])
-    again = questions.vectors(embedder, ["a desk", "a chair"])
+    first = questions.vectors(embedder, ANA, ["a lamp", "a desk", "a lamp"])
+    again = questions.vectors(embedder, ANA, ["a desk", "a chair"])
     assert embedder.asked == ["a lamp", "a desk", "a chair"]
     expected = FakeEmbedder().embed_queries(["a lamp", "a desk", "a lamp", "a chair"])
     np.testing.assert_array_equal(np.stack([*first, again[1]]), expected)
     np.testing.assert_array_equal(again[0], expected[1])
-    questions.vectors(embedder, ["a bed"])  # the one used longest ago gives way
-    questions.vectors(embedder, ["a desk", "a lamp"])
+    questions.vectors(embedder, ANA, ["a bed"])  # the one used longest ago gives way
+    questions.vectors(embedder, ANA, ["a desk", "a lamp"])
     assert embedder.asked[3:] == ["a bed", "a lamp"]
 
 
 def test_a_model_that_keeps_failing_is_left_alone() -> None:
     embedder = Counting()
     questions = Questions(breaker=Breaker("it", failures=2, rest_s=60))
-    questions.vectors(embedder, ["kept"])
+    questions.vectors(embedder, ANA, ["kept"])
     embedder.broken = True
     for _ in range(2):
         with pytest.raises(OSError, match="no model"):
-            questions.vectors(embedder, ["new"])
+            questions.vectors(embedder, ANA, ["new"])
     with pytest.raises(Resting):
-        questions.vectors(embedder, ["new"])
+        questions.vectors(embedder, ANA, ["new"])
     assert embedder.asked == ["kept", "new", "new"]
-    assert len(questions.vectors(embedder, ["kept"])) == 1  # what is kept needs no model
+    assert len(questions.vectors(embedder, ANA, ["kept"])) == 1  # what is kept needs no model
 
 
 def test_another_model_of_another_precision_shares_nothing() -> None:
     one, other = Counting(), Counting()
     other.precision = "bf16"
     questions = Questions()
-    questions.vectors(one, ["a lamp"])
-    questions.vectors(other, ["a lamp"])
+    questions.vectors(one, ANA, ["a lamp"])
+    questions.vectors(other, ANA, ["a lamp"])
     assert one.asked == other.asked == ["a lamp"]
+
+
+def test_nobody_is_helped_by_what_somebody_else_asked() -> None:
+    """Otherwise an answer while the model is away would tell that somebody asked the same."""
+    embedder, questions = Counting(), Questions()
+    for asker in (ANA, BEN, ABROAD, ANA):
+        questions.vectors(embedder, asker, ["the merger"])
+    assert embedder.asked == ["the merger"] * 3
