@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from core.errors import Conflict, Denied, Forbidden, InvalidLabel, NotFound, Unauthenticated
 from core.labels import check_label, fold
 from core.records import AccessScope, Labels, Principal
-from store.pool import Conn, scope_settings, set_scope
+from store.pool import SETTINGS, Conn, scope_settings, set_scope
 from store.scopes import Resolved, ScopeCache
 
 CLOSED = "SELECT EXISTS (SELECT FROM closed_subjects WHERE tenant_id = %s AND subject = ANY(%s))"
@@ -31,8 +31,10 @@ ENTER = """
     )
     SELECT epoch, below, may_keep, closed,
            CASE WHEN may_keep AND NOT closed AND epoch = %(epoch)s AND newest < %(decided)s
-                THEN (SELECT count(set_config(name, value, true)) FROM unnest(%(names)s::text[], %(values)s::text[])
-                      AS setting (name, value)) END AS entered
+                THEN num_nulls(set_config('citadel.tenant', %(citadel.tenant)s, true),
+                               set_config('citadel.label_sets', %(citadel.label_sets)s, true),
+                               set_config('citadel.label_base', %(citadel.label_base)s, true),
+                               set_config('citadel.label_bits', %(citadel.label_bits)s, true)) = 0 END AS entered
     FROM now
 """
 VISIBLE = """
@@ -112,16 +114,14 @@ def enter_scope(conn: Conn, principal: Principal, kept: ScopeCache | None = None
     return resolved.scope
 
 
-def _enter(conn: Conn, principal: Principal, found: Resolved | None) -> tuple[int, int, bool, bool, int | None]:
-    """(epoch, below, whether it may be kept, whether the subject is closed, settings made if `found` still holds)."""
-    settings = scope_settings(found.scope) if found else {}
+def _enter(conn: Conn, principal: Principal, found: Resolved | None) -> tuple[int, int, bool, bool, bool | None]:
+    """(epoch, below, whether it may be kept, whether the subject is closed, whether `found` holds and was entered)."""
     values = {
         "tenant": principal.tenant_id,
         "subjects": [principal.subject, fold(principal.subject)],
         "epoch": found.scope.epoch if found else None,
         "decided": found.below if found else None,
-        "names": list(settings),
-        "values": list(settings.values()),
+        **(scope_settings(found.scope) if found else dict.fromkeys(SETTINGS, "")),
     }
     return conn.execute(ENTER, values).fetchone() or (0, 0, False, False, None)
 
