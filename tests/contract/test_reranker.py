@@ -4,11 +4,13 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from core.records import AccessScope
 from models.embedder import Embedder, open_embedder
 from models.fake_embedder import FakeEmbedder
 from models.minilm import CONFIG, TOKENIZER, wheel_folder
@@ -20,7 +22,7 @@ WORDS = ["leave", "budget", "server", "policy", "travel", "invoice", "limit", "r
 
 def asked(query: str, embedder: Embedder) -> Question:
     """The question as a search asks it."""
-    return Question(query, lambda: Questions().tokens(embedder, query))
+    return Question(query, lambda: Questions().tokens(embedder, AccessScope(UUID(int=1), "user:ana", (), 1), query))
 
 
 @dataclass(frozen=True, slots=True)
