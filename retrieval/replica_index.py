@@ -27,7 +27,7 @@ from retrieval.replica import Part, Stored, folder_of, read, stamp
 from retrieval.segment import Entry, Pairs, Segment, build, hasher, pairs, split
 from store import following, profiles
 from store.chunks import Scan
-from store.following import Changes, Now, includes
+from store.following import Changes, Now, Position, includes
 from store.pool import Conn, Store, View, reading, reading_tenant
 
 WATCH_S = 0.5  # between looks for a newer replica
@@ -89,19 +89,20 @@ class ReplicaIndex:
     def reaches(self, conn: Conn, tenant_id: UUID) -> bool:
         """Whether a search that starts now has every change of what this transaction's scope shows, or goes without its
         lexical leg for want of a replica."""
-        try:
-            held = self._newest((tenant_id, profiles.live_profile(conn, tenant_id).id))[0]
-        except ReplicaUnavailable:
-            return True
-        return following.visible_since(conn, tenant_id, held.stored.replica.position) <= FRESH_DOCUMENTS
+        at = self._position(conn, tenant_id)
+        return at is None or following.visible_since(conn, tenant_id, at) <= FRESH_DOCUMENTS
 
     def lag_s(self, conn: Conn, tenant_id: UUID) -> float:
         """Seconds since the first change that this process's replica does not have; nan when it has no replica."""
+        at = self._position(conn, tenant_id)
+        return float("nan") if at is None else following.lag_s(conn, tenant_id, at)
+
+    def _position(self, conn: Conn, tenant_id: UUID) -> Position | None:
+        """Of the newest replica of the tenant's live profile; None when this process has none."""
         try:
-            held = self._newest((tenant_id, profiles.live_profile(conn, tenant_id).id))[0]
+            return self._newest((tenant_id, profiles.live_profile(conn, tenant_id).id))[0].stored.replica.position
         except ReplicaUnavailable:
-            return float("nan")
-        return following.waiting(conn, tenant_id, held.stored.replica.position)[1]
+            return None
 
     def state(self) -> str:
         """`ok`, or what is wrong on this host, whoever asks."""

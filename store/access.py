@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from core.errors import Conflict, Denied, Forbidden, InvalidLabel, NotFound, Unauthenticated
 from core.labels import check_label, fold
 from core.records import AccessScope, Labels, Principal
-from store.pool import SETTINGS, Conn, scope_settings, set_scope
+from store.pool import MAKE_SETTINGS, NOTHING, Conn, scope_settings, set_scope
 from store.scopes import Resolved, ScopeCache
 
 CLOSED = "SELECT EXISTS (SELECT FROM closed_subjects WHERE tenant_id = %s AND subject = ANY(%s))"
@@ -20,7 +20,7 @@ CLOSED = "SELECT EXISTS (SELECT FROM closed_subjects WHERE tenant_id = %s AND su
 # would not do, since a lower one may be committed after a higher. A transaction that has written may be rolled back,
 # and its epoch with it: nothing of it is kept. A kept scope that still holds is entered by the same statement, for a
 # round trip costs as much as all the rest.
-ENTER = """
+ENTER = f"""
     WITH now AS MATERIALIZED (
         SELECT t.access_epoch AS epoch, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS below,
                coalesce((SELECT s.xid::text::bigint FROM label_sets s WHERE s.tenant_id = t.id
@@ -31,12 +31,9 @@ ENTER = """
     )
     SELECT epoch, below, may_keep, closed,
            CASE WHEN may_keep AND NOT closed AND epoch = %(epoch)s AND newest < %(decided)s
-                THEN num_nulls(set_config('citadel.tenant', %(citadel.tenant)s, true),
-                               set_config('citadel.label_sets', %(citadel.label_sets)s, true),
-                               set_config('citadel.label_base', %(citadel.label_base)s, true),
-                               set_config('citadel.label_bits', %(citadel.label_bits)s, true)) = 0 END AS entered
+                THEN num_nulls({MAKE_SETTINGS}) = 0 END AS entered
     FROM now
-"""
+"""  # noqa: S608  the text is our own
 VISIBLE = """
     SELECT coalesce(array_agg(v), '{}')
     FROM visible_label_sets(%(tenant)s, %(subject)s, %(claims)s, %(ceiling)s, %(top)s, %(since)s::text::xid8) v
@@ -121,7 +118,7 @@ def _enter(conn: Conn, principal: Principal, found: Resolved | None) -> tuple[in
         "subjects": [principal.subject, fold(principal.subject)],
         "epoch": found.scope.epoch if found else None,
         "decided": found.below if found else None,
-        **(scope_settings(found.scope) if found else dict.fromkeys(SETTINGS, "")),
+        **(scope_settings(found.scope) if found else NOTHING),
     }
     return conn.execute(ENTER, values).fetchone() or (0, 0, False, False, None)
 

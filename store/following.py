@@ -48,8 +48,8 @@ STATES = """
     SELECT c.id, d.current_version, d.label_set_id, d.id IS NOT NULL
     FROM unnest(%s::uuid[]) AS c (id) LEFT JOIN documents d ON d.id = c.id
 """
-WAITING = """
-    SELECT count(DISTINCT document_id), coalesce(extract(epoch FROM now() - min(at)), 0)::float8 FROM change_log
+LAG = """
+    SELECT coalesce(extract(epoch FROM now() - min(at)), 0)::float8 FROM change_log
     WHERE tenant_id = %(tenant)s AND xid >= %(xmin)s::xid8
       AND NOT pg_visible_in_snapshot(xid, %(snapshot)s::pg_snapshot)
 """
@@ -167,11 +167,11 @@ def changed_between(now: Conn, conn: Conn, tenant_id: UUID, at: Position, change
     return Changes(changes.snapshot, changes.hash_key, bool(same_log and same_log[0]), documents)
 
 
-def waiting(conn: Conn, tenant_id: UUID, at: Position) -> tuple[int, float]:
-    """How many documents changed that the position did not see, and the age in seconds of the first such change."""
-    row = conn.execute(WAITING, _since(tenant_id, at)).fetchone()
+def lag_s(conn: Conn, tenant_id: UUID, at: Position) -> float:
+    """The age in seconds of the first change that the position did not see; 0 when it saw all."""
+    row = conn.execute(LAG, _since(tenant_id, at)).fetchone()
     assert row is not None
-    return row[0], row[1]
+    return float(row[0])
 
 
 def visible_since(conn: Conn, tenant_id: UUID, at: Position) -> int:

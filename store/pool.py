@@ -23,12 +23,16 @@ Conn = Connection[tuple[Any, ...]]
 
 SESSION = "-c statement_timeout=60s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
 
-# All of it each time: no part of an earlier scope may stay beside a later one's.
-SET_SCOPE = """
-    SELECT set_config('citadel.tenant', %s, true), set_config('citadel.label_sets', %s, true),
-           set_config('citadel.label_base', %s, true), set_config('citadel.label_bits', %s, true)
-"""
 SETTINGS = ("citadel.tenant", "citadel.label_sets", "citadel.label_base", "citadel.label_bits")
+# All of it each time: no part of an earlier scope may stay beside a later one's.
+MAKE_SETTINGS = """
+    set_config('citadel.tenant', %(citadel.tenant)s, true),
+    set_config('citadel.label_sets', %(citadel.label_sets)s, true),
+    set_config('citadel.label_base', %(citadel.label_base)s, true),
+    set_config('citadel.label_bits', %(citadel.label_bits)s, true)
+"""
+SET_SCOPE = f"SELECT {MAKE_SETTINGS}"
+NOTHING = dict.fromkeys(SETTINGS, "")  # as settings: sees nothing
 
 USE_SNAPSHOT = "SET TRANSACTION SNAPSHOT {}"
 TOO_MUCH = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex)
@@ -103,13 +107,13 @@ def reading_tenant(store: Store, tenant_id: UUID | None) -> Iterator[Conn]:
     Raises StoreUnavailable.
     """
     with _translated(), store.app.connection() as conn, conn.transaction():
-        conn.execute(SET_SCOPE, ("" if tenant_id is None else str(tenant_id), "", "", ""))
+        conn.execute(SET_SCOPE, NOTHING if tenant_id is None else NOTHING | {"citadel.tenant": str(tenant_id)})
         yield conn
 
 
 def set_scope(conn: Conn, scope: AccessScope) -> None:
     """From here to its end, this transaction sees what the scope shows."""
-    conn.execute(SET_SCOPE, tuple(scope_settings(scope).values()))
+    conn.execute(SET_SCOPE, scope_settings(scope))
 
 
 def scope_settings(scope: AccessScope) -> dict[str, str]:
