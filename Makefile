@@ -18,7 +18,7 @@ up: $(VENV)/installed  ## the whole stack on this machine, until Ctrl-C
 	$(BIN)/citadel up
 
 test: $(VENV)/installed  ## every test, on a real Postgres and Redis that the tests start
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 check: $(VENV)/installed  ## lint, types, layers, and that the migrations build exactly schema.sql
 	$(BIN)/ruff check .
