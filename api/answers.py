@@ -32,9 +32,11 @@ JOB_EXAMPLE: dict[str, Any] = {
     "document_id": DOCUMENT,
     "version": 1,
     "attempts": 1,
+    "faults": 0,
     "error": None,
     "seq": 42,
     "detail": {"chunks": 3},
+    "next_try_at": None,
     "created_at": WHEN,
     "updated_at": WHEN,
 }
@@ -139,9 +141,11 @@ class JobOut(BaseModel):
     document_id: UUID | None
     version: int | None
     attempts: int
+    faults: int
     error: dict[str, str] | None
     seq: int | None
     detail: dict[str, Any]
+    next_try_at: datetime | None
     created_at: datetime
     updated_at: datetime
 
@@ -297,8 +301,8 @@ def job_out(job: Job, limited: bool) -> JobOut:
     error = {"code": job.error_code, "detail": job.error or ""} if job.error_code else None
     return JobOut(
         job_id=job.id, kind=job.kind, state=job.state, document_id=job.document_id, version=job.version,
-        attempts=job.attempts, error=error, seq=job.seq, detail=job.detail, created_at=job.created_at,
-        updated_at=job.updated_at,
+        attempts=job.attempts, faults=job.faults, error=error, seq=job.seq, detail=job.detail,
+        next_try_at=job.next_try_at, created_at=job.created_at, updated_at=job.updated_at,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from core.errors import Forbidden, Invalid, InvalidLabel, Unauthenticated
 from core.labels import check_label, name_label
 from core.records import ApiKey, Principal
 from store import access, keys
+from store.audit import Actor
 from store.pool import reading_tenant
 
 ACT_FOR = "x-citadel-act-for"
@@ -34,6 +35,11 @@ class Caller:
     def acting_for(self) -> str | None:
         """The user behind the actor, if any: named by a key, or by the token."""
         return self.principal.subject if self.principal.via else None
+
+    @property
+    def told(self) -> Actor:
+        """Whom the audit's row of this request names."""
+        return Actor(self.actor, self.acting_for, self.request_id)
 
     @property
     def delegated(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from api.jwks import JwksCache
+from ingest.room import Room
 from retrieval.search import Searcher
 from store.blobs import BlobStore
 from store.pool import Store
@@ -48,5 +49,6 @@ class Service:
     broker: Broker
     max_body_bytes: int
     source_roots: tuple[Path, ...] = ()  # below which an operator may add folder sources
+    room: Room = field(default_factory=Room)  # for more submissions
     jwks: JwksCache = field(default_factory=JwksCache)
     uses: Uses = field(default_factory=Uses)

@@ -7,7 +7,6 @@ from api.service import Service
 from core.errors import Invalid
 from core.records import Labels, Submission
 from ingest import submit
-from store import audit
 
 UNTOLD = "application/octet-stream"  # what clients send when they do not know
 
@@ -31,14 +30,13 @@ def from_upload(body: UploadIn, content: bytes, filename: str | None, content_ty
 def accept(
     service: Service, caller: Caller, submission: Submission, default_labels: bool, expected: int | None
 ) -> SubmittedOut:
-    """Keep it, and write down who did."""
+    """Keep it, and write down who did. Raises Overloaded when too much of the tenant's waits already."""
     tenant_id = caller.principal.tenant_id
+    service.room.check(service.store, tenant_id)
     kept = submit.submit(
-        service.store, service.blobs, tenant_id, submission, default_labels=default_labels, expected=expected
-    )
-    audit.record(service.store, tenant_id, "submit", actor=caller.actor, acting_for=caller.acting_for,
-                 request_id=caller.request_id, outcome="unchanged" if kept.unchanged else "accepted",
-                 resource=f"document:{kept.document_id}@{kept.version}")  # fmt: skip
+        service.store, service.blobs, tenant_id, submission, default_labels=default_labels, expected=expected,
+        by=caller.told,
+    )  # fmt: skip
     return SubmittedOut(
         document_id=kept.document_id, version=kept.version, job_id=kept.job_id, unchanged=kept.unchanged or None
     )

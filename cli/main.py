@@ -15,10 +15,11 @@ from cli.eval import eval_group
 from cli.explain import access_group
 from cli.fusion import fusion_command
 from cli.identity import identity_group
+from cli.jobs import jobs_group
 from cli.options import CitadelGroup
 from cli.processes import beat, dispatch, follow, migrate, serve, up, worker
 from cli.search import search_command
-from cli.sources import jobs_group, refresh_command, sources_group
+from cli.sources import refresh_command, sources_group
 from core.config import load_settings
 
 EPILOG = """\b

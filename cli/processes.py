@@ -17,7 +17,7 @@ from cli.up import bring_up, take_down
 from core.config import Settings
 from core.errors import Misconfigured
 from embedded.supervisor import Supervisor, supervise
-from store.broker import RedisBroker
+from store.broker import QUEUES, RedisBroker
 
 
 @click.command(epilog="Example: citadel up    (Ctrl-C stops everything)")
@@ -54,24 +54,35 @@ def serve(settings: Settings, host: str | None, port: int | None) -> None:
     uvicorn.run(app, host=host or settings.host, port=port or settings.port, access_log=False, log_level="info")
 
 
-@click.command(epilog="Example: citadel worker --processes 4")
+@click.command(epilog="Example: citadel worker --queues index --processes 4")
 @click.option("--processes", type=int, help="Worker processes; default CITADEL_WORKER_PROCESSES or 2.")
+@click.option("--queues", default=",".join(QUEUES), show_default=True, help="What it works on.")
+@click.option("--name", default="celery", show_default=True, help="Tells the workers of one host apart.")
+@click.option("--drain", is_flag=True, help="This host's workers finish what they do and take no more.")
 @pass_settings
-def worker(settings: Settings, processes: int | None) -> None:
-    """Run a Celery worker that parses, chunks, embeds and indexes."""
-    from workers.app import make_app
+def worker(settings: Settings, processes: int | None, queues: str, name: str, drain: bool) -> None:
+    """Run a Celery worker that parses, chunks, embeds and indexes.
 
-    _needs(settings, "redis_url", "maintenance_database_url")
+    SIGTERM lets it finish what it does, and then it ends; --drain does the same for every worker of this host whose
+    process is to stay; started anew, it takes work again.
+    """
+    from workers.app import make_app, worker_options
+    from workers.drain import drain_host
+
+    _needs(settings, "redis_url")
+    if drain:
+        click.echo("drained: " + ", ".join(drain_host(make_app(settings))))
+        return
+    _needs(settings, "maintenance_database_url")
     count = processes or settings.worker_processes
     threads = settings.model_threads or max(1, (os.cpu_count() or 1) // count)  # processes do not fight for cores
-    options = ["--pool=prefork", f"--concurrency={count}", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
-    make_app(replace(settings, model_threads=threads)).worker_main(["worker", *options])
+    make_app(replace(settings, model_threads=threads)).worker_main(worker_options(count, queues, name))
 
 
 @click.command(epilog="Example: citadel beat")
 @pass_settings
 def beat(settings: Settings) -> None:
-    """Run the clock that makes due sources refresh. More than one does no harm."""
+    """Run the clock of the upkeep: unfinished erasures, counts, unnamed bytes. More than one does no harm."""
     from workers.app import make_app
 
     _needs(settings, "redis_url")
@@ -82,14 +93,17 @@ def beat(settings: Settings) -> None:
 @click.command(epilog="Example: citadel dispatch")
 @pass_settings
 def dispatch(settings: Settings) -> None:
-    """Hand committed jobs to the workers, and again what the broker lost. More than one does no harm."""
+    """Add the refreshes that are due, and hand committed jobs to the workers, again what the broker lost.
+
+    More than one does no harm.
+    """
     from workers.app import make_app
     from workers.dispatch import dispatch_forever
 
     _needs(settings, "redis_url")
     going = _until_signalled()
     with opened_store(settings, reads=False) as store:
-        dispatch_forever(store, RedisBroker(settings.redis_url), make_app(settings), going)
+        dispatch_forever(store, RedisBroker(settings.redis_url), make_app(settings), going, settings.sweep_every_s)
 
 
 @click.command(epilog="Example: citadel follow")

@@ -1,4 +1,4 @@
-"""Commands about sources, refreshes and jobs."""
+"""Commands about sources and their refreshes."""
 
 import sys
 import time
@@ -7,17 +7,19 @@ from uuid import UUID
 
 import click
 
+from cli.jobs import operator
 from cli.options import as_json, pass_settings, plain, show, table
 from cli.stack import opened_store, tenant_of
 from core.config import Settings
-from core.errors import CitadelError, Permanent
+from core.errors import Permanent
 from core.labels import make_labels
-from core.records import Job
-from ingest.schedule import add_folder, request_refresh
-from store import jobs, sources
+from core.records import Job, Source
+from ingest.schedule import add_folder, pause, request_refresh, resume
+from store import jobs, operations, sources
+from store.operations import Choice
 from store.pool import Store, reading_tenant, writing
 
-ENDED = ("done", "failed", "quarantined")
+SHOWN = 20  # documents that a refresh could not index, by their reasons
 
 
 @click.group("sources")
@@ -59,8 +61,34 @@ def list_sources(settings: Settings, as_json: bool) -> None:
         tenant_id = tenant_of(store, settings)
         with reading_tenant(store, tenant_id) as conn:
             found = sources.all_of(conn, tenant_id)
-    rows = [{"name": s.name, "kind": s.kind, "schedule": s.schedule, "last success": s.last_success_at} for s in found]
+    rows = [
+        {"name": s.name, "kind": s.kind, "schedule": s.schedule, "last success": s.last_success_at,
+         "paused": s.paused_at}
+        for s in found
+    ]  # fmt: skip
     show(found, as_json, table(rows))
+
+
+@sources_group.command("pause", epilog="Example: citadel sources pause handbook")
+@click.argument("name")
+@as_json
+@pass_settings
+def pause_source(settings: Settings, name: str, as_json: bool) -> None:
+    """Leave a source alone: no refresh begins, and one that is under way stops at its next commit and waits."""
+    with opened_store(settings) as store:
+        source = pause(store, tenant_of(store, settings), name, by=operator())
+    show(source, as_json, f"paused; to take it up again: citadel sources resume {name}")
+
+
+@sources_group.command("resume", epilog="Example: citadel sources resume handbook")
+@click.argument("name")
+@as_json
+@pass_settings
+def resume_source(settings: Settings, name: str, as_json: bool) -> None:
+    """Take a paused source up again: what waited goes on, and what fell due meanwhile is due now."""
+    with opened_store(settings) as store:
+        source = resume(store, tenant_of(store, settings), name, by=operator())
+    show(source, as_json, "resumed")
 
 
 @click.command("refresh", epilog="Example: citadel refresh acme --wait")
@@ -70,20 +98,33 @@ def list_sources(settings: Settings, as_json: bool) -> None:
 @as_json
 @pass_settings
 def refresh_command(settings: Settings, name: str, wait: bool, allow_mass_delete: bool, as_json: bool) -> None:
-    """Refresh a source now."""
+    """Refresh a source now. With --wait the exit status is 1 when a document that it brought in was not indexed."""
     with opened_store(settings) as store:
         tenant_id = tenant_of(store, settings)
         with reading_tenant(store, tenant_id) as conn:
             source = sources.named(conn, tenant_id, name)
-        job_id = request_refresh(store, tenant_id, source.id, allow_mass_delete=allow_mass_delete)
+        job_id = request_refresh(store, tenant_id, source.id, allow_mass_delete=allow_mass_delete, by=operator())
         if not wait:
             show({"job_id": str(job_id)}, as_json, f"accepted: citadel jobs show {job_id}")
             return
         job = wait_for_job(store, tenant_id, job_id)
         wait_for_indexing(store, tenant_id)
+        lost = not_indexed(store, tenant_id, source, job)
     counts = ", ".join(f"{n} {kind}" for kind, n in job.detail.get("counts", {}).items()) or "nothing to do"
     problems = "".join(f"\n  {problem}" for problem in job.detail.get("problems", []))
-    show(plain(job), as_json, f"{job.state}: {counts}{problems}")
+    failed = "".join(f"\n  not indexed: {each.document_id}: {each.error}" for each in lost[:SHOWN])
+    more = f"\n  {len(lost)} in all: citadel jobs list --state failed" if lost else ""
+    show({**plain(job), "not_indexed": plain(lost)}, as_json, f"{job.state}: {counts}{problems}{failed}{more}")
+    if lost:
+        raise SystemExit(1)
+
+
+def not_indexed(store: Store, tenant_id: UUID, source: Source, refresh: Job) -> list[Job]:
+    """Jobs of the source's documents that were accepted since the refresh was, and did not end well."""
+    with writing(store) as conn:
+        choice = Choice(kind="index", source_id=source.id)
+        found = operations.chosen(conn, tenant_id, choice, ("failed", "quarantined", "cancelled"))
+    return [job for job in found if job.created_at >= refresh.created_at]
 
 
 def wait_for_job(store: Store, tenant_id: UUID, job_id: UUID) -> Job:
@@ -91,7 +132,7 @@ def wait_for_job(store: Store, tenant_id: UUID, job_id: UUID) -> Job:
     while True:
         with reading_tenant(store, tenant_id) as conn:
             job = jobs.get(conn, job_id)
-        if job.state in ENDED:
+        if job.state in jobs.ENDED:
             break
         time.sleep(0.1)
     if job.state != "done":
@@ -110,46 +151,3 @@ def wait_for_indexing(store: Store, tenant_id: UUID) -> None:
                 now = jobs.count_open(conn, tenant_id)
             bar.update(max(0, left - now))
             left = now
-
-
-@click.group("jobs")
-def jobs_group() -> None:
-    """Look at accepted work, and try it again."""
-
-
-@jobs_group.command("list", epilog="Example: citadel jobs list --state failed")
-@click.option("--state", type=click.Choice(["accepted", "parsing", "embedding", "indexing", "running", *ENDED]))
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
-@as_json
-@pass_settings
-def list_jobs(settings: Settings, state: str | None, limit: int, as_json: bool) -> None:
-    """List the latest jobs, newest first."""
-    with opened_store(settings) as store:
-        tenant_id = tenant_of(store, settings)
-        with reading_tenant(store, tenant_id) as conn:
-            found = jobs.recent(conn, tenant_id, state, limit)
-    rows = [{"job": j.id, "kind": j.kind, "state": j.state, "attempts": j.attempts, "error": j.error} for j in found]
-    show(found, as_json, table(rows))
-
-
-@jobs_group.command("show")
-@click.argument("job_id", type=click.UUID)
-@as_json
-@pass_settings
-def show_job(settings: Settings, job_id: UUID, as_json: bool) -> None:
-    """Show one job."""
-    with opened_store(settings) as store, reading_tenant(store, tenant_of(store, settings)) as conn:
-        job = jobs.get(conn, job_id)
-    show(job, as_json, "\n".join(f"{key:12} {value}" for key, value in plain(job).items() if value is not None))
-
-
-@jobs_group.command("retry", epilog="Example: citadel jobs retry 8c5f…")
-@click.argument("job_id", type=click.UUID)
-@as_json
-@pass_settings
-def retry(settings: Settings, job_id: UUID, as_json: bool) -> None:
-    """Accept a failed or quarantined job again, with its attempts forgotten."""
-    with opened_store(settings) as store, writing(store) as conn:
-        if not jobs.reopen(conn, tenant_of(store, settings), job_id):
-            raise CitadelError("only a failed or quarantined job of this tenant can be tried again")
-    show({"job_id": str(job_id), "state": "accepted"}, as_json, "accepted again")

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from api.service import Service
 from core.config import Settings
 from core.errors import Misconfigured
+from ingest.room import Room
 from models.embedder import open_embedder
 from models.reranker import CrossEncoderReranker
 from retrieval.lexical import Bm25, LexicalIndex, RankBm25Index
@@ -97,6 +98,7 @@ def open_service(settings: Settings) -> Iterator[Service]:
             RedisBroker(settings.redis_url),
             settings.max_body_bytes,
             tuple(Path(root) for root in settings.source_roots.split(os.pathsep) if root),
+            Room(settings.max_backlog),
         )
 
 

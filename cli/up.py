@@ -1,6 +1,7 @@
 """The whole stack on one machine: servers, then the database, then the processes."""
 
 import json
+import re
 import secrets
 import sys
 import urllib.error
@@ -26,6 +27,7 @@ KEY_SCOPES = ("search", "ingest", "act_for", "operate")
 SHARED = ("database_url", "app_database_url", "maintenance_database_url", "redis_url", "api_url", "blob_url")
 
 Say = Callable[[str], None]
+_SECRET = re.compile("^CITADEL_.*(DATABASE_URL|PASSWORD)$")  # what the clock, which only sends messages, need not know
 
 
 def bring_up(supervisor: Supervisor, settings: Settings, base_environment: dict[str, str], say: Say) -> Settings:
@@ -118,11 +120,17 @@ def _children(settings: Settings, environment: dict[str, str]) -> list[Child]:
     def child(name: str, *command: str, ready: Callable[[], bool] = lambda: True) -> Child:
         return Child(name, (sys.executable, "-m", "cli.main", *command), environment, ready=ready)
 
+    def worker(name: str, *options: str) -> Child:
+        log = settings.state / "logs" / f"{name}.log"
+        return child(name, "worker", "--name", name, *options, ready=lambda: _says(log, "ready."))
+
     followers = [child("follower", "follow")] if settings.lexical == "fast" else []
+    beat = child("beat", "beat")
     return [
-        child("worker", "worker", ready=lambda: _says(settings.state / "logs" / "worker.log", "ready.")),
+        worker("worker", "--queues", "index"),
+        worker("fetcher", "--queues", "refresh,upkeep", "--processes", "1"),  # a long refresh holds up no indexing
         child("dispatcher", "dispatch"),
-        child("beat", "beat"),
+        replace(beat, env={name: value for name, value in beat.env.items() if not _SECRET.search(name)}),
         *followers,
         child("api", "serve", ready=lambda: answers(f"{settings.api_url}/readyz")),
     ]

@@ -49,6 +49,8 @@ class Settings:
     model_threads: int = 0  # of one process; 0: the library's choice
     lease_s: float = 60.0
     sweep_every_s: float = 5.0
+    max_backlog: int = 100_000  # open jobs of a tenant, above which refreshes wait and submissions are refused with 429
+    blob_grace_s: float = 86_400.0  # bytes that no version names are deleted when they are older
 
     def blob_store_url(self) -> str:
         """The blob store's fsspec URL."""

@@ -3,6 +3,7 @@
 CitadelError
 ├── Retryable                 the same call may succeed later
 │   ├── StoreUnavailable      Postgres did not answer
+│   │   └── StatementTimeout  it ended a statement that took too long
 │   ├── BrokerUnavailable     Redis did not answer
 │   ├── BlobUnavailable       the blob store did not answer
 │   ├── ReplicaUnavailable    this host's lexical index is missing, damaged or too far behind
@@ -49,6 +50,12 @@ class StoreUnavailable(Retryable):
     """Postgres did not answer, or refused for a passing reason."""
 
     code = "store_unavailable"
+
+
+class StatementTimeout(StoreUnavailable):
+    """Postgres ended a statement that took too long, or that an administrator cancelled."""
+
+    code = "statement_timeout"
 
 
 class BrokerUnavailable(Retryable):

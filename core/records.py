@@ -254,15 +254,17 @@ class Job:
     id: UUID
     tenant_id: UUID
     kind: str  # index | refresh
-    state: str  # accepted | parsing | embedding | indexing | running | done | failed | quarantined
+    state: str  # accepted | parsing | embedding | indexing | running | done | failed | quarantined | cancelled
     document_id: UUID | None
     version: int | None
     source_id: UUID | None
-    attempts: int
+    attempts: int  # that the document may be to blame for; the third is the last
+    faults: int  # tries in a row that it is not: a store was away, a model did not load
     error_code: str | None
     error: str | None
     seq: int | None  # the change-log position at which its effect is visible
     detail: dict[str, Any]
+    next_try_at: datetime | None  # None: it is under way, or at its end
     created_at: datetime
     updated_at: datetime
 
@@ -301,6 +303,7 @@ class Source:
     schedule: str | None  # cron, UTC
     max_deleted_share: float  # of the source's documents, in one refresh
     last_success_at: datetime | None
+    paused_at: datetime | None = None  # since when it is not refreshed; None: it is
 
 
 # --- retrieval ------------------------------------------------------------------------------------------------------

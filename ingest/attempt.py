@@ -1,23 +1,41 @@
 """One attempt at a job: claim it, do it, and write down how it ended."""
 
+import time
+from collections.abc import Callable
 from uuid import UUID
 
-from core.errors import LeaseLost, Permanent, Retryable
+from core.errors import (
+    DeadlineExceeded,
+    LeaseLost,
+    Misconfigured,
+    Permanent,
+    Retryable,
+    StatementTimeout,
+    StoreUnavailable,
+)
 from core.records import Lease
 from ingest.folder import open_source
 from ingest.pipeline import Pipeline, heartbeat, index_version
 from ingest.refresh import refresh
+from ingest.room import Room
 from store import audit, jobs, sources
-from store.pool import writing
+from store.pool import Conn, writing
 
 MAX_PROBLEMS = 100  # kept with the job; the counts tell how many there were
+# Of what may pass, what the document may be to blame for. All else is an outage: waited out, and not counted.
+BLAMED = (DeadlineExceeded, StatementTimeout)
+WRITE_DOWN_S = 600.0  # so long does an outcome wait for a Postgres that is away; less than a task's time limit
+AWAY_S = 1.0  # between two tries at that
+RESUME_SHARE = 0.5  # of the backlog: a refresh that stopped for want of room begins to list again when there is some
 
 
 def attempt(pipeline: Pipeline, job_id: UUID) -> str:
-    """Do the job unless it is done, held or not due; returns `skipped`, `done`, `failed`, `retry` or `lost`.
+    """Do the job unless it is done, held or not due; returns `skipped`, `done`, `failed`, `retry`, `waits` or `lost`.
 
-    Whatever goes wrong is on the job's row: a permanent error ends it, a passing one puts it back with a delay, an
-    unforeseen one does the same and is raised for the log.
+    Whatever goes wrong is on the job's row: a permanent error ends it; one that the document may be to blame for puts
+    it back with a delay; so does an unforeseen one, which is raised for the log. Where a store, a model or the
+    installation is to blame, the job waits for that and no attempt is counted. Raises StoreUnavailable when there was
+    no claim.
     """
     with writing(pipeline.store) as conn:
         lease = jobs.claim(conn, job_id, pipeline.lease_s)
@@ -34,12 +52,17 @@ def _attempt(pipeline: Pipeline, lease: Lease) -> str:
         _do(pipeline, lease)
     except LeaseLost:
         raise
-    except Permanent as error:
-        _fail(pipeline, lease, error)
-        return "failed"
-    except Retryable as error:
+    except BLAMED as error:
         _put_back(pipeline, lease, error.code, str(error))
         return "retry"
+    except (Retryable, Misconfigured) as error:
+        code, reason = error.code, str(error)
+        _write_down(pipeline, lambda conn: jobs.give_back(conn, lease, code, reason))
+        return "waits"
+    except Permanent as error:
+        code, reason = error.code, str(error)
+        _write_down(pipeline, lambda conn: jobs.fail(conn, lease, code, reason))
+        return "failed"
     except Exception as error:
         _put_back(pipeline, lease, "internal", f"an unforeseen {type(error).__name__}; see the worker's log")
         raise
@@ -58,22 +81,33 @@ def _refresh(pipeline: Pipeline, lease: Lease) -> None:
     assert job.source_id is not None
     with writing(pipeline.store) as conn:
         source = sources.by_id(conn, job.tenant_id, job.source_id)
+    room = Room(pipeline.max_backlog)
+    room.check(pipeline.store, job.tenant_id, RESUME_SHARE)
     with heartbeat(pipeline, lease):
         report = refresh(
             pipeline.store, pipeline.blobs, source, open_source(source),
             allow_mass_delete=bool(job.detail.get("allow_mass_delete")), hold=lambda conn: jobs.hold(conn, lease),
+            progress=lambda done, total: room.check(pipeline.store, job.tenant_id),
         )  # fmt: skip
     with writing(pipeline.store) as conn:
         jobs.finish(conn, lease, None, {"counts": report.counts, "problems": list(report.problems[:MAX_PROBLEMS])})
-    audit.record(pipeline.store, job.tenant_id, "refresh", actor="service:worker", resource=f"source:{source.name}",
-                 detail=report.counts)  # fmt: skip
-
-
-def _fail(pipeline: Pipeline, lease: Lease, error: Permanent) -> None:
-    with writing(pipeline.store) as conn:
-        jobs.fail(conn, lease, error.code, str(error))
+        audit.add(conn, job.tenant_id, "refresh", actor="service:worker", resource=f"source:{source.name}",
+                  detail=report.counts)  # fmt: skip
 
 
 def _put_back(pipeline: Pipeline, lease: Lease, code: str, reason: str) -> None:
-    with writing(pipeline.store) as conn:
-        jobs.retry_or_quarantine(conn, lease, code, reason)
+    _write_down(pipeline, lambda conn: jobs.retry_or_quarantine(conn, lease, code, reason))
+
+
+def _write_down(pipeline: Pipeline, write: Callable[[Conn], None]) -> None:
+    """Commit the outcome, when Postgres is back if it is away: a lease that runs out instead counts as an attempt."""
+    give_up = time.monotonic() + WRITE_DOWN_S
+    while True:
+        try:
+            with writing(pipeline.store) as conn:
+                write(conn)
+            return
+        except StoreUnavailable:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(AWAY_S)

@@ -26,6 +26,7 @@ class Pipeline:
     parser: ParserSandbox
     embedder: Embedder
     lease_s: float
+    max_backlog: int = 100_000  # open jobs of a tenant, above which its refreshes wait
 
 
 def index_version(pipeline: Pipeline, lease: Lease) -> None:

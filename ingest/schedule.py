@@ -11,9 +11,10 @@ from uuid import UUID
 
 from croniter import croniter
 
-from core.errors import Invalid
+from core.errors import Conflict, Invalid
 from core.records import Labels, Source
-from store import jobs, sources
+from store import audit, jobs, sources
+from store.audit import Actor
 from store.pool import Store, writing
 from store.sources import DueSource
 
@@ -56,16 +57,46 @@ def check_root(path: str, roots: Sequence[Path]) -> None:
         )
 
 
-def request_refresh(store: Store, tenant_id: UUID, source_id: UUID, *, allow_mass_delete: bool = False) -> UUID:
-    """A refresh job for now. Raises NotFound, and Invalid for a source that documents are pushed to."""
+def request_refresh(
+    store: Store, tenant_id: UUID, source_id: UUID, *, allow_mass_delete: bool = False, by: Actor | None = None
+) -> UUID:
+    """A refresh job for now.
+
+    Raises NotFound, Invalid for a source that documents are pushed to, Conflict for a paused one.
+    """
     with writing(store) as conn:
         source = sources.by_id(conn, tenant_id, source_id)
         if source.kind == "api":
             raise Invalid(f"source {source.name!r} takes pushed documents: there is nothing to refresh")
+        if source.paused_at is not None:
+            raise Conflict(f"source {source.name!r} is paused: citadel sources resume {source.name}")
         detail = {"allow_mass_delete": allow_mass_delete}
         job_id = jobs.add_refresh(conn, tenant_id, source_id, datetime.now(UTC), detail)
-    assert job_id is not None, "two requests do not share a microsecond"
+        assert job_id is not None, "two requests do not share a microsecond"
+        if by is not None:
+            audit.add(conn, tenant_id, "refresh.request", actor=by.actor, acting_for=by.acting_for,
+                      request_id=by.request_id, resource=f"source:{source.name}", detail=detail)  # fmt: skip
     return job_id
+
+
+def pause(store: Store, tenant_id: UUID, name: str, *, by: Actor) -> Source:
+    """Leave the source alone from now on; a refresh that is under way stops at its next commit and waits."""
+    return _set_paused(store, tenant_id, name, by, paused=True)
+
+
+def resume(store: Store, tenant_id: UUID, name: str, *, by: Actor) -> Source:
+    """Take the source up again: what waited goes on, and what fell due meanwhile is due now."""
+    return _set_paused(store, tenant_id, name, by, paused=False)
+
+
+def _set_paused(store: Store, tenant_id: UUID, name: str, by: Actor, *, paused: bool) -> Source:
+    with writing(store) as conn:
+        source = sources.named(conn, tenant_id, name)
+        sources.set_paused(conn, source.id, paused)
+        suspended = paused and jobs.suspend(conn, source.id)
+        audit.add(conn, tenant_id, "source.change", actor=by.actor, acting_for=by.acting_for, request_id=by.request_id,
+                  resource=f"source:{name}", detail={"paused": paused, "suspended": suspended})  # fmt: skip
+        return sources.by_id(conn, tenant_id, source.id)
 
 
 def schedule_due(store: Store) -> int:

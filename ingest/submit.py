@@ -1,13 +1,14 @@
 """Accept a document: its bytes and its job row are kept before anyone hears `202`."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from uuid import UUID
 
 from core.errors import EmptyDocument, Invalid
 from core.records import Labels, Submission, Submitted
-from store import documents, sources
+from store import audit, documents, sources
+from store.audit import Actor, audited
 from store.blobs import BlobStore
-from store.pool import Conn, Store, writing
+from store.pool import Conn, Store
 
 MAX_EXTERNAL_ID = 1024  # characters
 MAX_EXTERNAL_ID_BYTES = 2048  # a btree takes rows of 2704
@@ -21,25 +22,38 @@ def submit(
     *,
     default_labels: bool,
     expected: int | None,
+    by: Actor | None = None,
 ) -> Submitted:
-    """Keep the bytes, then commit document, version and job together.
+    """Keep the bytes, then commit document, version, job and the audit's row of it together.
 
     With `default_labels` the source's own labels stand in for the submission's. `expected` is the version that the
-    caller last saw. Raises Invalid, EmptyDocument, Conflict, BlobUnavailable, StoreUnavailable.
+    caller last saw, `by` whom the audit names. Raises Invalid, EmptyDocument, Conflict, BlobUnavailable,
+    StoreUnavailable.
     """
     _check(submission)
     key = blobs.put(submission.content)
-    with writing(store) as conn:
+    with audited(store) as conn:
         hold_bytes(conn, blobs, key, submission.content)
         source = sources.ensure_api_source(conn, tenant_id, submission.source)
         labelled = replace(submission, labels=source.labels) if default_labels else submission
-        return documents.submit(conn, tenant_id, source.id, labelled, key, expected)
+        kept = documents.submit(conn, tenant_id, source.id, labelled, key, expected)
+        if by is not None:
+            audit.add(conn, tenant_id, "submit", actor=by.actor, acting_for=by.acting_for, request_id=by.request_id,
+                      outcome="unchanged" if kept.unchanged else "accepted",
+                      resource=f"document:{kept.document_id}@{kept.version}")  # fmt: skip
+    return kept
 
 
-def change_labels(store: Store, tenant_id: UUID, document_id: UUID, labels: Labels, expected: int | None) -> int:
+def change_labels(
+    store: Store, tenant_id: UUID, document_id: UUID, labels: Labels, expected: int | None, *, by: Actor | None = None
+) -> int:
     """Move a document to other labels, for every reader from the commit on; returns the change's seq."""
-    with writing(store) as conn:
-        return documents.change_labels(conn, tenant_id, document_id, labels, expected)
+    with audited(store) as conn:
+        seq = documents.change_labels(conn, tenant_id, document_id, labels, expected)
+        if by is not None:
+            audit.add(conn, tenant_id, "label.change", actor=by.actor, acting_for=by.acting_for,
+                      request_id=by.request_id, resource=f"document:{document_id}", detail=asdict(labels))  # fmt: skip
+    return seq
 
 
 def hold_bytes(conn: Conn, blobs: BlobStore, key: str, content: bytes) -> None:

@@ -6,6 +6,7 @@ Each tenant's rows are a chain that the database makes (`store/chain.py` checks 
 import hashlib
 import hmac
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -22,7 +23,8 @@ from store.pool import Conn, Store, write_alone, writing
 Action = Literal[
     "search", "read", "submit", "label.change", "delete", "refresh", "key.create", "key.revoke", "groups.change",
     "list", "request", "audit.retention", "audit.query_text", "access.explain", "access.diff", "label_set.change",
-    "key.rotate", "identity.add", "identity.remove", "scim.change", "fusion.change",
+    "key.rotate", "identity.add", "identity.remove", "scim.change", "fusion.change", "refresh.request", "job.cancel",
+    "job.retry", "source.change",
 ]  # fmt: skip
 ACTIONS: tuple[str, ...] = get_args(Action)
 
@@ -77,6 +79,27 @@ class AuditRow:
     request_id: UUID | None
     detail: dict[str, Any]
     hash: str  # hex
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Whom a row names: who did it, for whom, and by which request."""
+
+    actor: str
+    acting_for: str | None = None
+    request_id: UUID | None = None
+
+
+@contextmanager
+def audited(store: Store) -> Iterator[Conn]:
+    """As `writing`, for what ends with `add`: on the disk at its end, and nobody else of the tenant waited for that.
+
+    Raises StoreUnavailable.
+    """
+    with writing(store) as conn:
+        conn.execute(NO_WAIT)
+        yield conn
+    write_alone(store, WAIT)
 
 
 def record(

@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import time
 import uuid
-from typing import Protocol
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Protocol
 
 import fsspec  # type: ignore[import-untyped]
 
@@ -16,6 +19,7 @@ class BlobStore(Protocol):
     def put(self, content: bytes) -> str: ...
     def get(self, key: str) -> bytes: ...
     def delete(self, key: str) -> None: ...
+    def aged(self, seconds: float) -> Iterator[list[str]]: ...
 
 
 class FsspecBlobs:
@@ -53,6 +57,19 @@ class FsspecBlobs:
         except OSError as error:
             raise BlobUnavailable(f"blob {key[:12]}… cannot be removed: {error}") from error
 
+    def aged(self, seconds: float) -> Iterator[list[str]]:
+        """A folder at a time, the keys of what is older than that; of unfinished writes, their names.
+
+        Raises BlobUnavailable.
+        """
+        before = time.time() - seconds
+        try:
+            for _, _, files in self._fs.walk(self._root, detail=True):
+                if old := [name for name, info in files.items() if self._written_at(info) < before]:
+                    yield old
+        except OSError as error:
+            raise BlobUnavailable(f"the blob store cannot be listed: {error}") from error
+
     def holders(self, wanted: bytes) -> list[str]:
         """The names of the files, whole or unfinished, that hold these bytes. Raises BlobUnavailable."""
         try:
@@ -66,6 +83,11 @@ class FsspecBlobs:
 
     def _path(self, key: str) -> str:
         return f"{self._root.rstrip('/')}/{key[:2]}/{key}"
+
+    def _written_at(self, info: dict[str, Any]) -> float:
+        """Unix time. A listing has it, under a name that differs between file systems, or else it is asked for."""
+        at = info.get("mtime") or info.get("LastModified") or info.get("created") or self._fs.modified(info["name"])
+        return at.timestamp() if isinstance(at, datetime) else float(at)
 
     def _write(self, path: str, content: bytes) -> None:
         folder = path.rsplit("/", 1)[0]

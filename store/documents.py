@@ -171,6 +171,12 @@ def freeze_blob(conn: Conn, key: str) -> bool:
     return conn.execute(STILL_USED, ([key],)).fetchone() is None
 
 
+def unused_blobs(conn: Conn, keys: Sequence[str]) -> list[str]:
+    """Those of the keys that no version names, as of now."""
+    used = {key for (key,) in conn.execute(STILL_USED, (list(keys),)).fetchall()}
+    return [key for key in keys if key not in used]
+
+
 def content_hash(submission: Submission, blob_key: str) -> bytes:
     """What an embedding rests on: the bytes, how they are read, and the title in front of each chunk."""
     parts = (blob_key, submission.mime_type or "", submission.title or "")

@@ -43,9 +43,9 @@ BURY = """
 # A worker that still has the job finds its lease gone.
 END_JOBS = """
     UPDATE jobs SET error = NULL, lease_token = NULL, lease_until = NULL, updated_at = now(),
-        detail = CASE WHEN state IN ('done', 'failed', 'quarantined') THEN '{"erased": true}'::jsonb
+        detail = CASE WHEN state IN ('done', 'failed', 'quarantined', 'cancelled') THEN '{"erased": true}'::jsonb
                       ELSE '{"erased": true, "superseded": true}' END,
-        state = CASE WHEN state IN ('done', 'failed', 'quarantined') THEN state ELSE 'done' END
+        state = CASE WHEN state IN ('done', 'failed', 'quarantined', 'cancelled') THEN state ELSE 'done' END
     WHERE tenant_id = %s AND document_id = %s AND detail IS DISTINCT FROM '{"erased": true}'
 """
 FINISHED = """

@@ -1,7 +1,8 @@
 """Jobs: accepted work, its leases and its outcome. The row is the only truth; a broker carries ids.
 
 A claim takes a lease with a fencing token and counts an attempt. Whatever a worker writes afterwards names the token,
-so a worker that lost its lease changes nothing.
+so a worker that lost its lease changes nothing. A try that failed for want of something else than the document is given
+back: only what the document may be to blame for brings it nearer to quarantine.
 """
 
 from datetime import datetime
@@ -17,6 +18,10 @@ from store.pool import Conn
 
 MAX_ATTEMPTS = 3
 BACKOFF_S = (5, 30, 120)  # before the second, third, … attempt
+FAULT_BACKOFF_S = (1, 2, 5, 15, 30, 60)  # after the first, second, … fault in a row; the last for all that follow
+
+ENDED = ("done", "failed", "quarantined", "cancelled")
+OPEN = "state NOT IN ('done', 'failed', 'quarantined', 'cancelled')"  # as the index jobs_open has it
 
 ADD_INDEX = "INSERT INTO jobs (tenant_id, kind, document_id, version) VALUES (%s, 'index', %s, %s) RETURNING id"
 ADD_FINISHED = """
@@ -32,8 +37,8 @@ ADD_REFRESH = """
 """
 REFRESH_WAITS = "SELECT FROM jobs WHERE source_id = %s AND kind = 'refresh' AND state = 'accepted' LIMIT 1"
 JOB = """
-    SELECT id, tenant_id, kind, state, document_id, version, source_id, attempts, error_code, error, seq, detail,
-           created_at, updated_at
+    SELECT id, tenant_id, kind, state, document_id, version, source_id, attempts, faults, error_code, error, seq,
+           detail, CASE state WHEN 'accepted' THEN next_try_at END AS next_try_at, created_at, updated_at
     FROM jobs
 """
 # For a credential that does not reach everything: jobs of versions that its scope shows, and those of no document.
@@ -48,16 +53,17 @@ RECENT_ONES = """
     ORDER BY created_at DESC, id DESC LIMIT %(limit)s
 """
 RECENT = JOB + REACHED + RECENT_ONES
-CLAIM = """
+CLAIM = f"""
     UPDATE jobs SET attempts = attempts + 1, lease_token = nextval('lease_tokens'), updated_at = now(),
         lease_until = now() + make_interval(secs => %(lease_s)s),
         state = CASE kind WHEN 'refresh' THEN 'running' ELSE 'parsing' END
-    WHERE id = %(id)s AND state NOT IN ('done', 'failed', 'quarantined') AND attempts < %(max)s
+    WHERE id = %(id)s AND {OPEN} AND attempts < %(max)s
       AND next_try_at <= now() AND (lease_until IS NULL OR lease_until < now())
       AND NOT EXISTS (SELECT FROM jobs other WHERE other.source_id = jobs.source_id AND other.id <> jobs.id
                       AND other.lease_until >= now())
+      AND NOT EXISTS (SELECT FROM sources s WHERE s.id = source_id AND s.paused_at IS NOT NULL)
     RETURNING lease_token
-"""
+"""  # noqa: S608
 # Refreshes of one source take turns: one that began under old rules must not undo what a newer one closed.
 LOCK_SOURCE = "SELECT FROM sources WHERE id = (SELECT source_id FROM jobs WHERE id = %s) FOR NO KEY UPDATE"
 RENEW = """
@@ -77,41 +83,67 @@ FAIL = """
     RETURNING document_id, version
 """
 RETRY = """
-    UPDATE jobs SET state = 'accepted', error_code = %s, error = %s, lease_until = NULL, lease_token = NULL,
+    UPDATE jobs SET state = 'accepted', error_code = %s, error = %s, lease_until = NULL, lease_token = NULL, faults = 0,
         dispatched_at = NULL, next_try_at = now() + make_interval(secs => %s), updated_at = now()
     WHERE id = %s AND lease_token = %s
 """
+# Spread out, so that what an outage stopped does not come back in one burst.
+GIVE_BACK = """
+    UPDATE jobs SET state = 'accepted', error_code = %s, error = %s, lease_until = NULL, lease_token = NULL,
+        attempts = attempts - 1, faults = faults + 1, dispatched_at = NULL, updated_at = now(),
+        next_try_at = now() + make_interval(secs => %s * (0.75 + 0.5 * random()))
+    WHERE id = %s AND lease_token = %s
+"""
 REOPEN = """
-    UPDATE jobs SET state = 'accepted', attempts = 0, dispatched_at = NULL, next_try_at = now(), error_code = NULL,
-        error = NULL, updated_at = now()
-    WHERE tenant_id = %s AND id = %s AND state IN ('failed', 'quarantined')
+    UPDATE jobs SET state = 'accepted', attempts = 0, faults = 0, dispatched_at = NULL, next_try_at = now(),
+        error_code = NULL, error = NULL, updated_at = now()
+    WHERE tenant_id = %s AND id = %s AND state IN ('failed', 'quarantined', 'cancelled')
     RETURNING document_id, version
 """
+# Its worker, if it has one, finds its lease gone at its next commit.
+CANCEL = f"""
+    UPDATE jobs SET state = 'cancelled', error_code = 'cancelled', error = %s, lease_until = NULL, lease_token = NULL,
+        updated_at = now()
+    WHERE tenant_id = %s AND id = %s AND {OPEN}
+    RETURNING document_id, version
+"""  # noqa: S608
+# The source's refresh waits as if it had not begun.
+SUSPEND = f"""
+    UPDATE jobs SET state = 'accepted', lease_until = NULL, lease_token = NULL, dispatched_at = NULL,
+        updated_at = now(), attempts = greatest(0, attempts - 1)
+    WHERE source_id = %s AND {OPEN} AND lease_token IS NOT NULL
+"""  # noqa: S608
 REOPEN_VERSION = "UPDATE versions SET state = 'pending' WHERE document_id = %s AND version = %s AND state = 'failed'"
 FAIL_VERSION = "UPDATE versions SET state = 'failed' WHERE document_id = %s AND version = %s AND state = 'pending'"
-TO_SEND = """
-    SELECT id, kind FROM jobs
-    WHERE state NOT IN ('done', 'failed', 'quarantined') AND attempts < %(max)s AND next_try_at <= now()
+# A queue is first in, first out: what was sent well before a job that is under way, and is not, was lost.
+TO_SEND = f"""
+    SELECT id FROM jobs
+    WHERE {OPEN} AND kind = %(kind)s AND attempts < %(max)s AND next_try_at <= now()
       AND (lease_until IS NULL OR lease_until < now())
+      AND NOT EXISTS (SELECT FROM sources s WHERE s.id = source_id AND s.paused_at IS NOT NULL)
       AND (dispatched_at IS NULL OR dispatched_at < lease_until
-           OR dispatched_at < now() - make_interval(secs => %(resend_after_s)s))
+           OR dispatched_at < now() - make_interval(secs => %(resend_after_s)s)
+           OR dispatched_at < (SELECT max(held.dispatched_at) FROM jobs held
+                               WHERE held.lease_until >= now() AND held.kind = %(kind)s)
+                              - make_interval(secs => %(overtaken_s)s))
     ORDER BY created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-"""
+"""  # noqa: S608
 SENT = "UPDATE jobs SET dispatched_at = now() WHERE id = ANY(%s)"
-SPENT = """
-    UPDATE jobs SET state = 'quarantined', error_code = coalesce(error_code, 'worker_lost'), updated_at = now(),
-        error = coalesce(error, 'the worker died or lost its lease on each of ' || attempts || ' attempts')
-    WHERE state NOT IN ('done', 'failed', 'quarantined') AND attempts >= %s AND lease_until < now()
+SPENT = f"""
+    UPDATE jobs SET state = 'quarantined', error_code = 'worker_lost', updated_at = now(),
+        error = 'the worker died or lost its lease on ' || CASE WHEN error IS NULL THEN 'each of ' ELSE 'the last of '
+                END || attempts || ' attempts' || coalesce('; before: ' || error, '')
+    WHERE {OPEN} AND attempts >= %s AND lease_until < now()
     RETURNING document_id, version
-"""
+"""  # noqa: S608
 COUNTED, BY_STATE = "SELECT kind, state, count(*) FROM jobs", "GROUP BY kind, state ORDER BY kind, state"
 COUNTS = COUNTED + REACHED + BY_STATE
 AGE = "SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM jobs"
-OLDEST = AGE + REACHED + " AND state NOT IN ('done', 'failed', 'quarantined')"
+OLDEST = AGE + REACHED + f" AND {OPEN}"
 OUTCOMES = """
     SELECT state, count(DISTINCT document_id) FROM jobs WHERE tenant_id = %s AND kind = 'index' GROUP BY state
 """
-OPEN = "SELECT count(*) FROM jobs WHERE tenant_id = %s AND state NOT IN ('done', 'failed', 'quarantined')"
+COUNT_OPEN = f"SELECT count(*) FROM (SELECT FROM jobs WHERE tenant_id = %s AND {OPEN} LIMIT %s) counted"  # noqa: S608
 
 
 def add_index(conn: Conn, tenant_id: UUID, document_id: UUID, version: int) -> UUID:
@@ -203,23 +235,45 @@ def retry_or_quarantine(conn: Conn, lease: Lease, code: str, reason: str) -> Non
     _must_hold(conn.execute(RETRY, (code, reason, delay, lease.job.id, lease.token)).rowcount)
 
 
+def give_back(conn: Conn, lease: Lease, code: str, reason: str) -> None:
+    """Put the job back as if it had not been tried, however often: what it needs is away. Raises LeaseLost."""
+    delay = FAULT_BACKOFF_S[min(lease.job.faults, len(FAULT_BACKOFF_S) - 1)]
+    _must_hold(conn.execute(GIVE_BACK, (code, reason, delay, lease.job.id, lease.token)).rowcount)
+
+
 def reopen(conn: Conn, tenant_id: UUID, job_id: UUID) -> bool:
-    """Accept a job again that failed or was quarantined, with its attempts forgotten; whether there was one."""
+    """Accept a job again that is at an end but done, with its attempts forgotten; whether there was one."""
     row = conn.execute(REOPEN, (tenant_id, job_id)).fetchone()
     if row is not None:
         conn.execute(REOPEN_VERSION, row)
     return row is not None
 
 
-def take_unsent(conn: Conn, limit: int, resend_after_s: float) -> list[tuple[UUID, str]]:
-    """Up to `limit` jobs (id, kind) to hand to the broker, marked as sent in this transaction.
+def cancel(conn: Conn, tenant_id: UUID, job_id: UUID, by: str) -> bool:
+    """End an open job; what works on it stops at its next commit, and its version fails. Whether it was open."""
+    row = conn.execute(CANCEL, (f"cancelled by {by}", tenant_id, job_id)).fetchone()
+    if row is not None and row[0] is not None:
+        conn.execute(FAIL_VERSION, row)
+    return row is not None
 
-    With them those sent longer ago than `resend_after_s` that nobody has claimed: the broker may have lost them.
+
+def suspend(conn: Conn, source_id: UUID) -> bool:
+    """Stop the source's refresh at its next commit, to go on later, and count no attempt; whether one was under way."""
+    return conn.execute(SUSPEND, (source_id,)).rowcount > 0
+
+
+def take_unsent(conn: Conn, kind: str, limit: int, resend_after_s: float, overtaken_s: float) -> list[UUID]:
+    """Up to `limit` jobs of a kind to hand to the broker, marked as sent in this transaction.
+
+    With them those that the broker may have lost: sent longer ago than `resend_after_s`, or that long before one which
+    is under way, and not claimed.
     """
-    values = {"max": MAX_ATTEMPTS, "limit": limit, "resend_after_s": resend_after_s}
-    rows = conn.execute(TO_SEND, values).fetchall()
-    conn.execute(SENT, ([job_id for job_id, _ in rows],))
-    return [(job_id, kind) for job_id, kind in rows]
+    values = {"kind": kind, "max": MAX_ATTEMPTS, "limit": limit, "resend_after_s": resend_after_s,
+              "overtaken_s": overtaken_s}  # fmt: skip
+    taken = [job_id for (job_id,) in conn.execute(TO_SEND, values).fetchall()] if limit else []
+    if taken:
+        conn.execute(SENT, (taken,))
+    return taken
 
 
 def quarantine_spent(conn: Conn) -> int:
@@ -246,9 +300,9 @@ def outcomes(conn: Conn, tenant_id: UUID) -> dict[str, int]:
     return {state: count for state, count in conn.execute(OUTCOMES, (tenant_id,)).fetchall()}
 
 
-def count_open(conn: Conn, tenant_id: UUID) -> int:
-    """How many of the tenant's jobs are not at their end."""
-    row = conn.execute(OPEN, (tenant_id,)).fetchone()
+def count_open(conn: Conn, tenant_id: UUID, at_most: int | None = None) -> int:
+    """How many of the tenant's jobs are not at their end, counted no further than `at_most`."""
+    row = conn.execute(COUNT_OPEN, (tenant_id, at_most)).fetchone()
     return int(row[0]) if row else 0
 
 

@@ -15,7 +15,7 @@ from pgvector.psycopg import register_vector
 from psycopg import Connection, IsolationLevel, sql
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from core.errors import Invalid, StoreUnavailable
+from core.errors import Invalid, StatementTimeout, StoreUnavailable
 from core.records import AccessScope
 from store.scopes import ScopeCache
 
@@ -160,6 +160,8 @@ def _translated() -> Iterator[None]:
         yield
     except TOO_MUCH as error:  # operational to the driver, but no later call will do better
         raise Invalid(f"more than the database takes: {str(error).splitlines()[0]}") from error
+    except psycopg.errors.QueryCanceled as error:  # the statement's own fault, perhaps: it does count as an attempt
+        raise StatementTimeout(f"Postgres did not finish: {str(error).splitlines()[0]}") from error
     except (psycopg.OperationalError, PoolTimeout) as error:
         raise StoreUnavailable(f"Postgres did not answer: {str(error).splitlines()[0]}") from error
     except psycopg.DataError as error:

@@ -274,6 +274,7 @@ CREATE TABLE sources (
     next_due_at       timestamptz,
     last_success_at   timestamptz,
     created_at        timestamptz NOT NULL DEFAULT now(),
+    paused_at         timestamptz,                          -- since when it is not refreshed; null: it is
     UNIQUE (tenant_id, name)
 );
 
@@ -355,7 +356,8 @@ CREATE TABLE jobs (
     tenant_id     uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
     kind          text NOT NULL CHECK (kind IN ('index', 'refresh')),
     state         text NOT NULL DEFAULT 'accepted' CHECK (state IN
-                  ('accepted', 'parsing', 'embedding', 'indexing', 'running', 'done', 'failed', 'quarantined')),
+                  ('accepted', 'parsing', 'embedding', 'indexing', 'running', 'done', 'failed', 'quarantined',
+                   'cancelled')),
     document_id   uuid,                                     -- no foreign key: a job outlives what it worked on
     version       int,
     source_id     uuid REFERENCES sources ON DELETE CASCADE,
@@ -371,9 +373,11 @@ CREATE TABLE jobs (
     detail        jsonb NOT NULL DEFAULT '{}',
     created_at    timestamptz NOT NULL DEFAULT now(),
     updated_at    timestamptz NOT NULL DEFAULT now(),
+    faults        int NOT NULL DEFAULT 0,                   -- tries in a row that the document is not to blame for
     UNIQUE (source_id, due_at)                              -- two schedulers, one refresh
 );
-CREATE INDEX jobs_open ON jobs (next_try_at) WHERE state NOT IN ('done', 'failed', 'quarantined');
+CREATE INDEX jobs_open ON jobs (next_try_at) WHERE state NOT IN ('done', 'failed', 'quarantined', 'cancelled');
+CREATE INDEX jobs_held ON jobs (lease_until) WHERE lease_until IS NOT NULL;
 CREATE INDEX ON jobs (document_id, version);
 
 -- Row-level security ------------------------------------------------------------------------------------------------

@@ -24,13 +24,18 @@ ADD = """
 """
 READ = """
     SELECT s.id, s.tenant_id, s.name, s.kind, s.config, l.allow, l.deny, l.classification, s.schedule,
-           s.max_deleted_share, s.last_success_at
+           s.max_deleted_share, s.last_success_at, s.paused_at
     FROM sources s JOIN label_sets l ON l.id = s.label_set_id
 """
 BY_NAME = READ + " WHERE s.tenant_id = %s AND s.name = %s"
 BY_ID = READ + " WHERE s.tenant_id = %s AND s.id = %s"
 ALL = READ + " WHERE s.tenant_id = %s ORDER BY s.name"
-DUE = "SELECT id, tenant_id, schedule, next_due_at FROM sources WHERE next_due_at <= now() FOR UPDATE SKIP LOCKED"
+DUE = """
+    SELECT id, tenant_id, schedule, next_due_at FROM sources WHERE next_due_at <= now() AND paused_at IS NULL
+    FOR UPDATE SKIP LOCKED
+"""
+PAUSE = "UPDATE sources SET paused_at = coalesce(paused_at, now()) WHERE id = %s"
+RESUME = "UPDATE sources SET paused_at = NULL WHERE id = %s"
 SET_DUE = "UPDATE sources SET next_due_at = %s WHERE id = %s"
 SUCCEEDED = "UPDATE sources SET last_success_at = now() WHERE id = %s"
 SEEN = """
@@ -129,6 +134,11 @@ def take_due(conn: Conn) -> list[DueSource]:
 def set_due(conn: Conn, source_id: UUID, at: datetime | None) -> None:
     """When the source is to be refreshed next; None: only on request."""
     conn.execute(SET_DUE, (at, source_id))
+
+
+def set_paused(conn: Conn, source_id: UUID, paused: bool) -> None:
+    """Whether the source is left alone; its due time is kept, and has come when it is taken up again."""
+    conn.execute(PAUSE if paused else RESUME, (source_id,))
 
 
 def succeeded(conn: Conn, source_id: UUID) -> None:

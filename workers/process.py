@@ -20,4 +20,5 @@ def pipeline_of(settings: Settings) -> Pipeline:
     threads = settings.model_threads or None
     embedder = open_embedder(settings.model, settings.model_cache(), threads, profile.precision)
     check_model(embedder, profile)
-    return Pipeline(store, FsspecBlobs(settings.blob_store_url()), ParserSandbox(), embedder, settings.lease_s)
+    return Pipeline(store, FsspecBlobs(settings.blob_store_url()), ParserSandbox(), embedder, settings.lease_s,
+                    settings.max_backlog)  # fmt: skip

@@ -15,7 +15,7 @@ from core.errors import Invalid
 from ingest import submit
 from ingest.erase import erase
 from retrieval.trail import audited_read
-from store import audit, documents
+from store import documents
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
 ACCEPTED: dict[int | str, dict[str, Any]] = {
@@ -111,10 +111,7 @@ def put_labels(
 ) -> LabelsOut:
     """Holds for every reader from this answer on. Nothing is embedded."""
     tenant_id = caller.principal.tenant_id
-    seq = submit.change_labels(service.store, tenant_id, document_id, body.record(), expected)
-    audit.record(service.store, tenant_id, "label.change", actor=caller.actor, acting_for=caller.acting_for,
-                 resource=f"document:{document_id}", request_id=caller.request_id,
-                 detail=body.model_dump())  # fmt: skip
+    seq = submit.change_labels(service.store, tenant_id, document_id, body.record(), expected, by=caller.told)
     return LabelsOut(document_id=document_id, labels=body, seq=seq)
 
 

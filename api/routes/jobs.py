@@ -1,4 +1,4 @@
-"""GET /v1/jobs: what became of accepted work."""
+"""/v1/jobs: what became of accepted work, and an end or another beginning to it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,10 @@ from fastapi import APIRouter, Query
 
 from api.answers import JobOut, JobsOut, job_out
 from api.cursor import END, read_cursor, write_cursor
-from api.deps import Caller, ServiceDep, Watcher
+from api.deps import Caller, FullOperator, ServiceDep, Watcher
 from api.service import Service
-from store import access, jobs
+from store import access, jobs, operations
+from store.audit import audited
 from store.pool import Conn, reading_tenant
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -39,6 +40,20 @@ def get_jobs(
     shown = found[:limit]
     more = write_cursor(shown[-1].created_at, shown[-1].id) if len(found) > limit else None
     return JobsOut(jobs=[job_out(job, limited) for job in shown], next_cursor=more)
+
+
+@router.post("/{job_id}/cancel", response_model=JobOut, summary="Cancel a job")
+def post_cancel(job_id: UUID, caller: FullOperator, service: ServiceDep) -> JobOut:
+    """What works on it stops at its next commit. Its version is failed: submit it again, or retry."""
+    with audited(service.store) as conn:
+        return job_out(operations.cancel_one(conn, caller.principal.tenant_id, job_id, caller.told), caller.limited)
+
+
+@router.post("/{job_id}/retry", response_model=JobOut, summary="Try a job again")
+def post_retry(job_id: UUID, caller: FullOperator, service: ServiceDep) -> JobOut:
+    """Accepts a failed, quarantined or cancelled job again, with its attempts forgotten."""
+    with audited(service.store) as conn:
+        return job_out(operations.retry_one(conn, caller.principal.tenant_id, job_id, caller.told), caller.limited)
 
 
 @contextmanager

@@ -40,5 +40,7 @@ def post_refresh(
     """Accepts a refresh job."""
     allow = body is not None and body.allow_mass_delete
     return RefreshOut(
-        job_id=request_refresh(service.store, caller.principal.tenant_id, source_id, allow_mass_delete=allow)
+        job_id=request_refresh(
+            service.store, caller.principal.tenant_id, source_id, allow_mass_delete=allow, by=caller.told
+        )
     )

@@ -13,7 +13,7 @@ CitadelError
 ├── Unreachable               no whole answer came (time-out, broken connection); what was sent may have been done
 │   └── NotConnected          no connection could be made: nothing was sent
 ├── UnexpectedAnswer          an answer that is not the contract's: is this a Citadel of a fitting version?
-├── JobFailed                 a job that was waited for ended `failed` or `quarantined`
+├── JobFailed                 a job that was waited for ended `failed`, `quarantined` or `cancelled`
 └── WaitTimeout               a job that was waited for did not end in time; it goes on
 """
 

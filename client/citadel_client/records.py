@@ -13,7 +13,7 @@ from uuid import UUID
 Json = Mapping[str, Any]
 Mode = Literal["hybrid", "dense", "lexical"]
 
-FINISHED = ("done", "failed", "quarantined")
+FINISHED = ("done", "failed", "quarantined", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,9 @@ class Job:
     """One piece of accepted work."""
 
     id: UUID
-    state: str  # accepted | parsing | embedding | indexing | done | failed | quarantined; a refresh: running
+    state: (
+        str  # accepted | parsing | embedding | indexing | done | failed | quarantined | cancelled; a refresh: running
+    )
     attempts: int
     error: Reason | None
     seq: int | None  # pass it to a search as `at_least` to see what this job wrote

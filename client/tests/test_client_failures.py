@@ -275,7 +275,7 @@ def job(state: str, **fields: Any) -> httpx.Response:
     return httpx.Response(200, json={"state": state, "attempts": 3, **fields})
 
 
-@pytest.mark.parametrize("state", ["failed", "quarantined"])
+@pytest.mark.parametrize("state", ["failed", "quarantined", "cancelled"])
 @pytest.mark.parametrize(
     "error", [{"code": "corrupt_document", "detail": "the file is cut off"}, "the file is cut off"]
 )

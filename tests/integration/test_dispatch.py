@@ -20,7 +20,7 @@ from embedded.server import Server
 from ingest.attempt import attempt
 from ingest.pipeline import Pipeline
 from store import jobs
-from store.broker import QUEUE, RedisBroker
+from store.broker import QUEUES, RedisBroker
 from store.pool import writing
 from tests.conftest import World
 from workers import dispatch
@@ -55,10 +55,10 @@ class Post:
     def received(self) -> list[UUID]:
         """Take every message off the queue, as a worker would, and read the job's id."""
         taken: list[UUID] = []
-        while raw := self.redis.rpop(QUEUE):  # the end that kombu reads from
+        while raw := self.redis.rpop(QUEUES["index"]):  # the end that kombu reads from
             assert isinstance(raw, bytes)
             message = json.loads(raw)
-            assert message["headers"]["task"] == "citadel.attempt"
+            assert message["headers"]["task"] == "citadel.index"
             taken.append(UUID(json.loads(base64.b64decode(message["body"]))[0][0]))
         return taken
 
@@ -216,8 +216,8 @@ def test_a_message_sent_twice_is_done_once(post: Post, pipeline: Pipeline) -> No
         """The dispatcher's end."""
 
     with pytest.raises(Died), writing(post.world.store) as conn:
-        assert jobs.take_unsent(conn, 10, dispatch.RESEND_AFTER_S) == [(job_id, "index")]
-        post.app.send_task("citadel.attempt", (str(job_id),))
+        assert jobs.take_unsent(conn, "index", 10, dispatch.RESEND_AFTER_S, dispatch.OVERTAKEN_S) == [job_id]
+        post.app.send_task("citadel.index", (str(job_id),))
         raise Died
     assert post.sent() == 0
     assert post.once() == 1
@@ -291,7 +291,7 @@ def test_what_waits_waits_in_postgres(post: Post) -> None:
     assert (post.once(), post.once()) == (dispatch.QUEUE_LIMIT, 0)
     assert post.waiting() == dispatch.QUEUE_LIMIT
     for _ in range(30):
-        post.redis.rpop(QUEUE)
+        post.redis.rpop(QUEUES["index"])
     assert post.once() == 30 and post.waiting() == dispatch.QUEUE_LIMIT
     post.received()
     assert post.once() == 20

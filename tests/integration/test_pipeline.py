@@ -155,9 +155,10 @@ def test_a_model_that_is_not_the_profiles_indexes_nothing(world: World, pipeline
     with writing(world.store) as conn:
         elsewhere = replace(world, tenant_id=ensure_tenant(conn, "elsewhere", profile.id))
     submitted = accept(elsewhere, "a.md", "text")
-    assert attempted(pipeline, submitted) == "failed"
-    failed = job(world, submitted.job_id)
-    assert failed.error_code == "model_mismatch" and failed.error is not None and "another-model" in failed.error
+    assert attempted(pipeline, submitted) == "waits"  # the installation is to blame, and not the document
+    waiting = job(world, submitted.job_id)
+    assert (waiting.state, waiting.attempts, waiting.faults) == ("accepted", 0, 1)
+    assert waiting.error_code == "model_mismatch" and waiting.error is not None and "another-model" in waiting.error
 
 
 # --- an attempt that fails ------------------------------------------------------------------------------------------
@@ -208,10 +209,14 @@ def test_an_unforeseen_error_is_raised_kept_without_its_words_and_tried_again(wo
 def test_bytes_that_are_away_are_waited_for(world: World, pipeline: Pipeline, tmp_path: Path) -> None:
     submitted = accept(world, "a.md", "the text")
     (tmp_path / "blobs").rename(tmp_path / "away")
-    assert attempted(pipeline, submitted) == "retry"
-    waiting = job(world, submitted.job_id)
-    assert (waiting.state, waiting.error_code, waiting.attempts) == ("accepted", "blob_unavailable", 1)
-    assert attempted(pipeline, submitted) == "skipped"  # not before its delay has passed
+    for number in range(1, 8):  # however often: an outage is not the document's fault
+        assert attempted(pipeline, submitted) == "waits"
+        waiting = job(world, submitted.job_id)
+        assert (waiting.state, waiting.error_code) == ("accepted", "blob_unavailable")
+        assert (waiting.attempts, waiting.faults) == (0, number)
+        assert waiting.next_try_at is not None and waiting.next_try_at > waiting.updated_at
+        assert attempted(pipeline, submitted) == "skipped"  # not before its delay has passed
+        make_due(world)
     (tmp_path / "away").rename(tmp_path / "blobs")
     make_due(world)
     assert attempted(pipeline, submitted) == "done"
@@ -222,7 +227,7 @@ def test_bytes_that_are_not_what_they_were_are_not_indexed(world: World, pipelin
     submitted = accept(world, "a.md", "the text")
     (blob,) = (path for path in (tmp_path / "blobs").rglob("*") if path.is_file())
     blob.write_bytes(b"other text")
-    assert attempted(pipeline, submitted) == "retry"
+    assert attempted(pipeline, submitted) == "waits"
     assert texts(world) == {}
 
 
@@ -322,7 +327,7 @@ def test_labels_closed_while_a_version_is_embedded_stay_closed(world: World, pip
     assert rows and all(row[0] not in visible for row in rows)
 
 
-def test_a_lost_connection_costs_an_attempt_and_no_document(world: World, pipeline: Pipeline) -> None:
+def test_a_lost_connection_costs_no_attempt_and_no_document(world: World, pipeline: Pipeline) -> None:
     submitted = accept(world, "a.md", "the text")
 
     def cut() -> None:
@@ -337,6 +342,7 @@ def test_a_lost_connection_costs_an_attempt_and_no_document(world: World, pipeli
             break
         make_due(world)
     assert texts(world) == {"a.md": "the text\n"}
+    assert job(world, submitted.job_id).attempts == 1  # the one that came to its end
 
 
 def attempted_or_error(pipeline: Pipeline, submitted: Submitted) -> str:

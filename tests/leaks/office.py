@@ -54,6 +54,18 @@ def probe_job(run: Run, caller: Caller) -> None:
                 run.leak(caller, "job: another than in the list")
 
 
+def probe_job_changes(run: Run, caller: Caller) -> None:
+    """Only an operator who reaches every document ends a job or opens one; another tenant's is absent."""
+    for change in ("cancel", "retry"):
+        path = f"/v1/jobs/{{job_id}}/{change}"
+        theirs = [job["job_id"] for other in run.callers if other.writer and other.who.tenant_id != caller.who.tenant_id
+                  for job in _jobs(run, other)[:1]]  # fmt: skip
+        one, two = (ask(run, caller, "POST", path, at=at) for at in (run.chance.choice(theirs), ABSENT))
+        alike(run, caller, one, two, f"{change} of another tenant's job")
+        if (one.status_code == 404) != (caller.operator and caller.knows_all and caller.who.bypass):
+            run.leak(caller, f"{change}: {one.status_code}")
+
+
 def probe_explain(run: Run, caller: Caller) -> None:
     """What the key does not reach is explained as what is absent; to all but operators, nothing is explained."""
     path, asked = "/v1/access/explain", run.chance.choice(PEOPLE)

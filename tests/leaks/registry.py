@@ -25,6 +25,8 @@ ROUTES: dict[tuple[str, str], str] = {
     ("delete", "/v1/documents/{document_id}"): "writes",
     ("get", "/v1/jobs"): "jobs",
     ("get", "/v1/jobs/{job_id}"): "job",
+    ("post", "/v1/jobs/{job_id}/cancel"): "job_changes",
+    ("post", "/v1/jobs/{job_id}/retry"): "job_changes",
     ("get", "/v1/sources"): "sources",
     ("post", "/v1/sources"): "sources",
     ("post", "/v1/sources/{source_id}/refresh"): "sources",
@@ -50,8 +52,8 @@ FIELDS: dict[str, dict[str, str]] = {
     "DocumentsOut": dict.fromkeys(("documents", "next_cursor"), "list"),
     "TextOut": dict.fromkeys(("document_id", "version", "start", "end", "text"), "text"),
     "JobOut": dict.fromkeys(
-        ("job_id", "kind", "state", "document_id", "version", "attempts", "error", "seq", "detail", "created_at",
-         "updated_at"), "jobs"),
+        ("job_id", "kind", "state", "document_id", "version", "attempts", "faults", "error", "seq", "detail",
+         "next_try_at", "created_at", "updated_at"), "jobs"),
     "JobsOut": dict.fromkeys(("jobs", "next_cursor"), "jobs"),
     "SourceOut": dict.fromkeys(
         ("source_id", "name", "kind", "config", "labels", "schedule", "max_deleted_share", "last_success_at"),

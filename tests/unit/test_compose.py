@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load(ROOT.joinpath("docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("migrate", "api", "worker", "dispatcher", "beat", "follower")
+OURS = ("migrate", "api", "worker", "fetcher", "dispatcher", "beat", "follower")
 
 # The floors of our threat list: pgvector 0.8.6 and Postgres 18 in images, Redis 8.2.2.
 PGVECTOR_FLOOR = (0, 8, 6)
@@ -45,10 +45,11 @@ def test_only_the_migrations_connect_as_the_administrator() -> None:
     admin_secret = {name for name, service in SERVICES.items() if "POSTGRES_PASSWORD" in str(service["environment"])}
     assert admin_secret == {"migrate", "postgres"}
     assert "//citadel_app:" in SERVICES["api"]["environment"]["CITADEL_APP_DATABASE_URL"]
-    for name in ("api", "worker", "dispatcher", "beat", "follower"):
+    for name in ("api", "worker", "fetcher", "dispatcher", "follower"):
         assert "//citadel_maintenance:" in SERVICES[name]["environment"]["CITADEL_MAINTENANCE_DATABASE_URL"]
-    for name in ("worker", "dispatcher", "beat", "follower"):
+    for name in ("worker", "fetcher", "dispatcher", "beat", "follower"):
         assert "CITADEL_APP_DATABASE_URL" not in SERVICES[name]["environment"]
+    assert "CITADEL_MAINTENANCE_DATABASE_URL" not in SERVICES["beat"]["environment"]  # it only sends messages
 
 
 def test_postgres_asks_everyone_for_a_password() -> None:
@@ -69,7 +70,7 @@ def test_health_checks_and_what_waits_for_them() -> None:
     for name in ("postgres", "redis", "api", "worker"):
         assert SERVICES[name]["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
-    for name in ("api", "worker", "dispatcher", "beat", "follower"):
+    for name in ("api", "worker", "fetcher", "dispatcher", "beat", "follower"):
         assert SERVICES[name]["depends_on"] == {
             "migrate": {"condition": "service_completed_successfully"},
             "redis": {"condition": "service_healthy"},

@@ -1,0 +1,23 @@
+"""Bytes that no version names: of submissions that were refused after their bytes were kept, or never committed."""
+
+from store import documents
+from store.blobs import BlobStore
+from store.pool import Store, writing
+
+
+def sweep_blobs(store: Store, blobs: BlobStore, grace_s: float) -> int:
+    """Delete what is older than `grace_s` and that no version of any tenant names; returns how many.
+
+    Whoever refers to the bytes meanwhile makes sure of them under the same lock, so the grace only saves work.
+    Raises BlobUnavailable, StoreUnavailable.
+    """
+    deleted = 0
+    for keys in blobs.aged(grace_s):
+        with writing(store) as conn:
+            unused = documents.unused_blobs(conn, keys)
+        for key in unused:
+            with writing(store) as conn:
+                if documents.freeze_blob(conn, key):
+                    blobs.delete(key)
+                    deleted += 1
+    return deleted
