@@ -2,14 +2,17 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from ingest.parsers.pdf_lines import Line, hidden_free
 
-_MARGIN = 0.12  # of the page's height, above and below; in print the margins are 8 to 11 %
-_REACH = 4  # pages between two of its places; in a book they are on every second page
+# Not told by height: in pages printed from HTML the footer follows the text, and stands anywhere.
+_OUTERMOST = 4  # lines from an edge of the page that may be running ones
+_REACH = 4  # pages between two of a line's places; in a book it is on every second page
+# Pages on which it stands in a row, or half of a short file's: the head of a table that goes on stands on 2 to 5.
+_LEAST, _MOST = 3, 8
 _LENGTH = 200  # code points
-_BANDS = 50  # of the page's height; a running line stands in the same one, or in the next
 _DIGITS = re.compile(r"\d{1,9}")
 # 7, - 7 -, Page 7, 7 of 12, 7/12
 _NUMBER = re.compile(
@@ -18,84 +21,78 @@ _NUMBER = re.compile(
 _ROMAN = re.compile(r"\W*([ivxlc]+)\W*")
 _ROMAN_VALUES = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
 
-_Place = tuple[str, int]  # a reading of a line, and its band of the page
+_Place = tuple[str, bool]  # a reading of a line, and whether it stands at the head of its page
 
 
 def without_running(pages: Sequence[Sequence[Line]]) -> list[list[Line]]:
-    """The pages' lines without page numbers, and without what the margin of an earlier page said already."""
-    margins = [[line for line in lines if _in_margin(line)] for lines in pages]
-    running = _running(margins)
-    numbers = _page_numbers(margins)
+    """The pages' lines without page numbers, and without what the edge of an earlier page said already."""
+    edges = [(edge, at_head) for lines in pages for edge, at_head in _edges(lines)]
+    least = max(_LEAST, min(_MOST, len(pages) // 2))
+    running = _repeated(edges, least)
     said: set[str] = set()
-    kept: list[list[Line]] = []
-    for lines in pages:
-        kept.append([])
-        for line in lines:
-            if line in numbers:
-                continue
-            readings = {reading for reading, band in _places(line) if (reading, band) in running}
-            if not readings & said:
-                kept[-1].append(line)
+    gone: set[int] = set()  # lines by identity: a page may hold two alike
+    for edge, at_head in edges:
+        for line in edge:
+            readings = {reading for reading in _readings(line) if (reading, at_head) in running}
+            if not readings:
+                break
+            if readings & said or _number(line):
+                gone.add(id(line))
             said |= readings
-    return kept
+    return [[line for line in lines if id(line) not in gone] for lines in pages]
 
 
-def _in_margin(line: Line) -> bool:
-    return len(line.text) <= _LENGTH and bool(line.height) and not _MARGIN <= line.margin <= 1 - _MARGIN
+def _edges(lines: Sequence[Line]) -> Iterator[tuple[list[Line], bool]]:
+    """The outermost lines of a page, from its head down and from its foot up."""
+    placed = sorted((line for line in lines if line.height), key=lambda line: line.margin)
+    yield placed[: -_OUTERMOST - 1 : -1], True
+    yield placed[:_OUTERMOST], False
 
 
-def _places(line: Line) -> list[_Place]:
-    """The line as it is, and with a number that may be the page's as how far that is ahead of the page."""
-    if not _in_margin(line):
+def _readings(line: Line) -> list[str]:
+    """The line as it is, and with a number that may be its page's as how far that is ahead of the page."""
+    text = hidden_free(line.text)
+    if len(text) > _LENGTH:
         return []
-    text, band = hidden_free(line.text), int(line.margin * _BANDS)
+    if number := _number(line):
+        return [f"#{'roman' if number[0] else ''}{number[1] - line.page}"]
     found = list(_DIGITS.finditer(text))
     counted = [
         text[: n.start()] + f"#{int(n.group()) - line.page}" + text[n.end() :] for n in (*found[:1], *found[-1:])
     ]
-    return [(reading, band) for reading in (text, *counted)]
+    return [text, *counted]
 
 
-def _running(margins: Sequence[Sequence[Line]]) -> set[_Place]:
-    """The places of lines that stand at one height on at least three pages near each other."""
-    pages: dict[_Place, list[int]] = defaultdict(list)
-    for line in (line for lines in margins for line in lines):
-        for reading, band in _places(line):
-            for near in (band - 1, band, band + 1):
-                pages[reading, near].append(line.page)
-    return {place for place, on in pages.items() if any(character.isalpha() for character in place[0]) and _runs(on)}
-
-
-def _runs(pages: Iterable[int]) -> bool:
-    """Whether some three pages follow each other within reach."""
-    ordered = sorted(set(pages))
-    return any(
-        third - second <= _REACH and second - first <= _REACH
-        for first, second, third in zip(ordered, ordered[1:], ordered[2:], strict=False)
-    )
-
-
-def _page_numbers(margins: Sequence[Sequence[Line]]) -> set[Line]:
-    """The lines that hold a number alone which counts along with the pages."""
-    counting: dict[tuple[int, bool, int], list[Line]] = defaultdict(list)
-    for line in (line for lines in margins for line in lines):
-        for roman, number in _numbers(line):
-            counting[number - line.page, roman, line.margin < 0.5].append(line)
+def _repeated(edges: Iterable[tuple[Sequence[Line], bool]], least: int) -> set[_Place]:
+    """The readings that stand at the same edge of enough pages near each other; of page numbers three are enough."""
+    pages: dict[_Place, set[int]] = defaultdict(set)
+    for edge, at_head in edges:
+        for line in edge:
+            for reading in _readings(line):
+                pages[reading, at_head].add(line.page)
     return {
-        line
-        for (ahead, roman, _), lines in counting.items()
-        if _runs(line.page for line in lines) or (ahead == 0 and not roman)
-        for line in lines
+        place
+        for place, on in pages.items()
+        if _longest_run(on) >= (_LEAST if place[0].startswith("#") else least) or place == ("#0", False)
     }
 
 
-def _numbers(line: Line) -> list[tuple[bool, int]]:
-    """(whether it is Roman, value) of a line that is nothing but a number; several where it can be read as either."""
+def _longest_run(pages: Iterable[int]) -> int:
+    """How many of the pages follow each other within reach."""
+    longest = run = 1
+    for before, after in pairwise(sorted(pages)):
+        run = run + 1 if after - before <= _REACH else 1
+        longest = max(longest, run)
+    return longest
+
+
+def _number(line: Line) -> tuple[bool, int] | None:
+    """(whether it is Roman, its value) of a line that is nothing but a number."""
     text = hidden_free(line.text).strip()
     if found := _NUMBER.fullmatch(text):
-        return [(False, int(found.group(1)))]
+        return False, int(found.group(1))
     if found := _ROMAN.fullmatch(text.lower()):
         values = [_ROMAN_VALUES[letter] for letter in found.group(1)]
         pairs = zip(values, [*values[1:], 0], strict=True)
-        return [(True, sum(-value if value < following else value for value, following in pairs))]
-    return []
+        return True, sum(-value if value < following else value for value, following in pairs)
+    return None

@@ -40,7 +40,7 @@ def test_a_running_header_stays_once_and_page_numbers_go() -> None:
     for number in range(1, 6):
         pdf.add_page()
         pdf.set_font("Helvetica", size=11)
-        pdf.multi_cell(0, 5, f"Chapter {number * 7} of the text. {BODY * 3}")
+        pdf.multi_cell(0, 5, f"Chapter {number * 7} of the text. " + f"In {number} more words, {BODY}" * 3)
     document = parse(bytes(pdf.output()), "application/pdf")
     assert document.text.count("Example Corp quarterly report") == 1
     assert not [text for text in texts(document) if text.startswith("- ")]
@@ -55,13 +55,14 @@ def test_what_stands_on_two_pages_only_or_inside_the_page_is_kept() -> None:
         pdf.set_font("Helvetica", size=11)
         if page < 2:
             pdf.cell(0, 5, "Draft of the day", new_x="LMARGIN", new_y="NEXT")
-        pdf.set_y(120)
-        pdf.cell(0, 5, "In the middle", new_x="LMARGIN", new_y="NEXT")
-        pdf.cell(0, 5, str(1000 + 17 * page))
+        for middle in ("", "In the middle", f"{1000 + 17 * page}", ""):
+            lines = [middle] if middle else [f"Line {page}.{number} of the page" for number in range(5)]
+            for line in lines:
+                pdf.cell(0, 5, line, new_x="LMARGIN", new_y="NEXT")
     document = parse(bytes(pdf.output()), "application/pdf")
     assert document.text.count("Draft of the day") == 2
     assert document.text.count("In the middle") == 6
-    assert document.text.count("10") == 6
+    assert [document.text.count(f"{1000 + 17 * page}") for page in range(6)] == [1] * 6
 
 
 def test_bold_lines_over_text_are_headings_and_over_numbers_are_not() -> None:
