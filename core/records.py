@@ -179,6 +179,22 @@ class Element:
     context: str = ""  # what repeats for each piece of it, e.g. a table's header row or a sheet's name
 
 
+FlagKind = Literal[
+    "hidden_text",  # white, tiny, clear or off the page: a reader of the file does not see it
+    "invisible_characters",  # zero-width, direction and tag characters were taken out beside it
+    "ocr",  # read from a picture by a program, which makes mistakes
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """What somebody who reads a span of a canonical text should know. Flags may overlap."""
+
+    kind: FlagKind
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class ParsedDocument:
     """What a parser makes of a file: its canonical text and the elements that lie on it."""
@@ -188,6 +204,7 @@ class ParsedDocument:
     mime_type: str  # the sniffed one
     title: str | None = None
     warnings: tuple[str, ...] = ()  # e.g. "page 3 holds no text: a scan?"
+    flags: tuple[Flag, ...] = ()  # by place
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +219,7 @@ class Chunk:
     heading_path: tuple[str, ...] = ()
     embed_prefix: str = ""  # title, heading path, table header: embedded and indexed, never part of the passage
     tokens: int = 0  # of the span alone, by the profile's tokenizer
+    flags: tuple[str, ...] = ()  # kinds of the flags that lie on the span, sorted
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,13 @@ from core.errors import (
     Unparseable,
     UnsupportedType,
 )
-from core.records import Element, ElementKind, ParsedDocument
+from core.records import Element, ElementKind, Flag, FlagKind, ParsedDocument
 
 PREFIX = struct.Struct(">Q")
 _MAX_MESSAGE = 500  # code points of an error or a warning
 _MAX_WARNINGS = 100
 _KINDS = frozenset(get_args(ElementKind))
+_FLAGS = frozenset(get_args(FlagKind))
 _ERRORS: dict[str, type[Unparseable]] = {
     error.code: error
     for error in (UnsupportedType, EmptyDocument, EncryptedDocument, CorruptDocument, ParserLimit, ParserCrashed)
@@ -35,7 +36,7 @@ def pack_document(document: ParsedDocument) -> bytes:
     elements = [astuple(element) for element in document.elements]
     return _pack(
         {"text": document.text, "elements": elements, "mime_type": document.mime_type}
-        | {"title": document.title, "warnings": document.warnings}
+        | {"title": document.title, "warnings": document.warnings, "flags": list(map(astuple, document.flags))}
     )
 
 
@@ -76,7 +77,10 @@ def _document(body: dict[str, Any]) -> ParsedDocument:
         position = element.end
     title = None if body["title"] is None else _string(body["title"])
     warnings = tuple(_string(warning)[:_MAX_MESSAGE] for warning in body["warnings"][:_MAX_WARNINGS])
-    return ParsedDocument(text, elements, _string(body["mime_type"]), title, warnings)
+    flags = tuple(Flag(*fields) for fields in body["flags"])
+    for flag in flags:
+        _check_flag(flag, len(text))
+    return ParsedDocument(text, elements, _string(body["mime_type"]), title, warnings, flags)
 
 
 def _string(value: Any) -> str:
@@ -95,3 +99,11 @@ def _check_element(element: Element, least: int, end: int) -> None:
     if not least <= element.start < element.end <= end or element.page == 0:
         raise ValueError("span")
     _string(element.context)
+
+
+def _check_flag(flag: Flag, end: int) -> None:
+    """Raises ValueError unless it is of a known kind and lies within the text."""
+    if flag.kind not in _FLAGS or any(type(number) is not int for number in (flag.start, flag.end)):
+        raise ValueError("flag")
+    if not 0 <= flag.start < flag.end <= end:
+        raise ValueError("flag's span")

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from core.records import Element, ParsedDocument
-from ingest.parsers.canonical import Cleaned, clean, one_line, overlay
+from ingest.parsers.canonical import clean, one_line, overlay
 from ingest.parsers.decode import decode
 
 # Only when its first line is a key: two thematic breaks around prose are no front matter.
@@ -25,13 +25,15 @@ def parse_markdown(content: bytes) -> ParsedDocument:
     """The text without front matter and hidden parts; headings with levels, list items, tables, whole code blocks."""
     decoded = decode(content)
     cleaned = clean(decoded.text)
-    body = _FRONT_MATTER.sub("", cleaned.text, count=1)
-    shown = _without_hidden(body)
+    front = _FRONT_MATTER.match(cleaned.text)
+    body = cleaned.without([front.span()]) if front else cleaned
+    cuts = _hidden_parts(body.text)
+    shown = body.without(cuts)
     warnings = decoded.warnings
-    if shown != body:
+    if cuts:
         warnings = (*warnings, "comments, scripts or styles were left out: a rendered page does not show them")
-    elements = list(_elements(shown, _tokens(shown)))
-    return overlay(Cleaned(shown, cleaned.invisible), elements, "text/markdown", None, warnings)
+    elements = list(_elements(shown.text, _tokens(shown.text)))
+    return overlay(shown, elements, "text/markdown", None, warnings)
 
 
 def _tokens(text: str) -> list[Token]:
@@ -46,10 +48,10 @@ def _line_starts(text: str) -> list[int]:
     return [*starts, len(text)]
 
 
-def _without_hidden(text: str) -> str:
-    """The text without HTML comments, scripts and styles, except where they stand in code."""
+def _hidden_parts(text: str) -> list[tuple[int, int]]:
+    """The spans of HTML comments, scripts and styles, in order; not where they stand in code."""
     if "<" not in text:
-        return text
+        return []
     starts = _line_starts(text)
     cuts: list[tuple[int, int]] = []
     for token in _tokens(text):
@@ -61,9 +63,7 @@ def _without_hidden(text: str) -> str:
             cuts.append((first, comment.end() if comment else last))
         elif token.type == "inline":
             cuts += _inline_comments(text, first, token)
-    for start, end in reversed(cuts):
-        text = text[:start] + text[end:]
-    return text
+    return [cut for before, cut in zip([(0, 0), *cuts], cuts, strict=False) if cut[0] >= before[1]]
 
 
 def _inline_comments(text: str, start: int, token: Token) -> Iterator[tuple[int, int]]:

@@ -55,7 +55,7 @@ def test_the_text_can_be_stored_and_read(given_pieces: list[Piece]) -> None:
 @given(ANY_TEXT | AWKWARD)
 def test_cleaning_twice_changes_nothing(text: str) -> None:
     once = clean(text)
-    assert clean(once.text) == type(once)(once.text, 0)
+    assert clean(once.text) == type(once)(once.text)
 
 
 def test_what_is_invisible_is_removed_and_reported() -> None:

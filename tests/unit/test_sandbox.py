@@ -97,10 +97,10 @@ def test_text_of_any_kind_and_length_comes_back_whole(held: ParserSandbox) -> No
     assert held.parse(b"echo " + text.encode()).text == text
 
 
-def document(text: str, *elements: tuple[object, ...], warnings: object = ()) -> str:
+def document(text: str, *elements: tuple[object, ...], warnings: object = (), flags: object = ()) -> str:
     """An answer as a child that was taken over might write it."""
     body = {"text": text, "elements": elements, "mime_type": "text/plain", "title": None, "warnings": warnings}
-    return json.dumps(body)
+    return json.dumps(body | {"flags": flags})
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,9 @@ def document(text: str, *elements: tuple[object, ...], warnings: object = ()) ->
         document("a\x00"),
         document("a\ud800"),
         document("ab", warnings=[{}]),
+        document("ab", flags=[("wicked", 0, 1)]),
+        document("ab", flags=[("ocr", 1, 1)]),
+        document("ab", flags=[("ocr", 0, 3)]),
     ],
 )
 def test_an_answer_that_is_no_document_is_a_crash(held: ParserSandbox, answer: str) -> None:
