@@ -429,3 +429,4 @@ class SearchAnswer:
     context: str
     degraded: tuple[str, ...]
     activity: tuple[Stage, ...]
+    recalled: bool = False  # its ranking was kept of an equal search

@@ -43,6 +43,7 @@ class Assembled:
     context: str
     over_budget: int
     duplicates: int
+    used: tuple[FusedCandidate, ...]  # the first of the ranking: what comes behind them changes nothing
 
 
 def assemble(
@@ -62,9 +63,9 @@ def assemble(
     `merge` each chunk is a passage, in the order of the ranking.
     """
     readable = [candidate for candidate in ranked if candidate.chunk_id in rows]
-    groups, duplicates = [Group(c, (rows[c.chunk_id],)) for c in readable[:top_k]], 0
+    groups, duplicates, used = [Group(c, (rows[c.chunk_id],)) for c in readable[:top_k]], 0, top_k
     if merge:
-        groups, duplicates = _grouped(readable, rows, top_k)
+        groups, duplicates, used = _grouped(readable, rows, top_k)
     merged = read_spans([group.span for group in groups if len(group.chunks) > 1])
     left = max_tokens
     kept: list[Passage] = []
@@ -76,14 +77,18 @@ def assemble(
                 kept.append(passage)
                 break
     context = "\n\n".join(map(_in_context, kept))
-    return Assembled(tuple(kept), context, len(groups) - len(kept), duplicates)
+    return Assembled(tuple(kept), context, len(groups) - len(kept), duplicates, tuple(readable[:used]))
 
 
-def _grouped(ranked: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], top_k: int) -> tuple[list[Group], int]:
+def _grouped(
+    ranked: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], top_k: int
+) -> tuple[list[Group], int, int]:
+    """The groups, how many candidates said the same as one before, and how many were looked at."""
     groups: list[Group] = []
     shingles: list[frozenset[str]] = []
-    duplicates = 0
+    duplicates = used = 0
     for candidate in ranked:
+        used += 1
         row = rows[candidate.chunk_id]
         beside = next((n for n, group in enumerate(groups) if _neighbours(group, row)), None)
         if beside is not None:
@@ -98,7 +103,7 @@ def _grouped(ranked: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], top
             continue
         shingles.append(mine)
         groups.append(Group(candidate, (row,)))
-    return groups, duplicates
+    return groups, duplicates, used
 
 
 def _neighbours(group: Group, row: ChunkRow) -> bool:

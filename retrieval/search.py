@@ -8,7 +8,16 @@ from functools import partial
 from uuid import UUID, uuid4
 
 from core.errors import Invalid, NotYetIndexed, Overloaded, Permanent
-from core.records import AccessScope, Candidate, ChunkRow, Principal, SearchAnswer, SearchRequest
+from core.records import (
+    AccessScope,
+    Candidate,
+    ChunkRow,
+    FusedCandidate,
+    Fusion,
+    Principal,
+    SearchAnswer,
+    SearchRequest,
+)
 from models.embedder import Embedder, check_model
 from models.reranker import Question
 from retrieval.assemble import assemble
@@ -16,6 +25,7 @@ from retrieval.dense import nearest_each
 from retrieval.fuse import fuse
 from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
+from retrieval.recall import Asked, KeptAnswers, recall
 from retrieval.rerank import RERANK_POOL, Boxed, chosen, late_interaction, proposed, rerank
 from retrieval.stages import Proposed, Stages, StageThreads
 from retrieval.trail import record_search
@@ -41,6 +51,7 @@ class Searcher:
     deadline_s: float = 10.0
     at_least_wait_s: float = 5.0
     questions: Questions = field(default_factory=Questions)
+    answers: KeptAnswers | None = None  # None: none is kept
     threads: StageThreads = field(default_factory=lambda: StageThreads(SEARCHES))
     slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(SEARCHES))
 
@@ -90,16 +101,15 @@ def _search(
             check_model(searcher.embedder, profile)
             scan = Scan(scope, profile.id, where)
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
-        questions = (request.query, *request.queries)
-        dense_leg = request.mode != "lexical" and stages.start("dense", _dense, searcher, view, scan, questions)
-        lexical_leg = request.mode != "dense" and stages.start("lexical", _lexical, searcher, view, scan, questions)
-        dense, lexical = stages.finish(dense_leg), stages.finish(lexical_leg)
-        with stages.timed("fuse"):
-            fused = fuse(fusion, dense, lexical)[:POOL]
+        memory = recall(searcher.answers, conn, Asked(principal, scope, profile, fusion, request))
+        if memory.ranked is None:
+            fused = _fused(searcher, stages, view, scan, request, fusion)
+        else:
+            fused = memory.replay(stages)
         with stages.timed("read"):
             rows = _read(conn, [candidate.chunk_id for candidate in fused], READ_AHEAD * request.top_k)
             fused = [candidate for candidate in fused if candidate.chunk_id in rows]
-            passages = proposed(conn, profile.id, boxed, fused, rows)
+            passages = proposed(conn, profile.id, boxed, fused, rows) if memory.ranked is None else []
     question = Question(request.query, partial(searcher.questions.tokens, searcher.embedder, scope, request.query))
     ranked = rerank(stages, boxed, question, fused, passages)
     with stages.timed("assemble") as note:
@@ -107,8 +117,20 @@ def _search(
         merge = not request.as_ranked
         answer = assemble(ranked, rows, request.top_k, request.max_tokens, count_tokens, spans, merge)
         note.update(over_budget=answer.over_budget, duplicates=answer.duplicates)
-    whole = SearchAnswer(request_id, answer.passages, answer.context, stages.degraded(), stages.activity())
-    return whole, scope
+    memory.keep(stages, answer.used)
+    told = (answer.passages, answer.context, stages.degraded(), stages.activity(), memory.ranked is not None)
+    return SearchAnswer(request_id, *told), scope
+
+
+def _fused(
+    searcher: Searcher, stages: Stages, view: View, scan: Scan, request: SearchRequest, fusion: Fusion
+) -> list[FusedCandidate]:
+    questions = (request.query, *request.queries)
+    dense_leg = request.mode != "lexical" and stages.start("dense", _dense, searcher, view, scan, questions)
+    lexical_leg = request.mode != "dense" and stages.start("lexical", _lexical, searcher, view, scan, questions)
+    dense, lexical = stages.finish(dense_leg), stages.finish(lexical_leg)
+    with stages.timed("fuse"):
+        return fuse(fusion, dense, lexical)[:POOL]
 
 
 def _read(conn: Conn, chunk_ids: list[int], wanted: int) -> dict[int, ChunkRow]:

@@ -10,6 +10,7 @@ from ingest.attempt import attempt
 from ingest.erase import finish_erasures
 from ingest.schedule import schedule_due
 from store.calibrations import keep_counts
+from store.standing import trim_changes
 from workers.process import pipeline_of
 
 ATTEMPT = "citadel.attempt"
@@ -29,4 +30,5 @@ def register(app: Celery, settings: Settings) -> None:
         due = schedule_due(pipeline.store)
         finish_erasures(pipeline.store, pipeline.blobs)
         keep_counts(pipeline.store)
+        trim_changes(pipeline.store)
         return due

@@ -21,4 +21,5 @@ def post_search(body: SearchIn, caller: Reader, service: ServiceDep, request: Re
         answer = search(service.searcher, caller.principal, body.record(), caller.request_id)
     for stage in answer.degraded:
         metrics.degraded.labels(stage).inc()
+    metrics.recalled.inc(answer.recalled)
     return search_out(answer, operator="operate" in caller.scopes and not caller.delegated)
