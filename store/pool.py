@@ -160,6 +160,8 @@ def _translated() -> Iterator[None]:
         yield
     except TOO_MUCH as error:  # operational to the driver, but no later call will do better
         raise Invalid(f"more than the database takes: {str(error).splitlines()[0]}") from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:  # as on a standby, until its failover is done
+        raise StoreUnavailable(f"Postgres takes no writes: {str(error).splitlines()[0]}") from error
     except (psycopg.OperationalError, PoolTimeout) as error:
         raise StoreUnavailable(f"Postgres did not answer: {str(error).splitlines()[0]}") from error
     except psycopg.DataError as error:

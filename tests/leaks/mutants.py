@@ -259,7 +259,7 @@ MUTANTS = (
     _code("an erased document is still listed", "store/erase.py", '"DELETE FROM documents WHERE id = %s"',
           '"SELECT FROM documents WHERE id = %s"'),
     # kept answers
-    _code("a kept answer is anybody's", "retrieval/recall.py", "repr((engine, self.principal, ids,", "repr((engine, ids,"),
+    _code("a kept answer is anybody's", "retrieval/recall.py", "(engine, self.principal, ids,", "(engine, ids,"),
     _code("a kept answer is of any sight", "retrieval/recall.py", "self.principal, ids, self", "self.principal, self"),
     _code("a kept answer outlives a grant", "retrieval/recall.py", "ids, self.scope.epoch,", "ids,"),
     _code("a kept answer outlives a change", "retrieval/recall.py",
