@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from api.schemas import LabelsIn
+from core.explained import Fate
 from core.records import Document, Job, Labels, SearchAnswer, Source
 from store.explain import Explanation
 
@@ -255,14 +256,38 @@ class PassageOut(BaseModel):
     scores: dict[str, float]
 
 
+class PlacedOut(BaseModel):
+    """A place among a stage's candidates, from 1, and the score there."""
+
+    rank: int
+    score: float
+
+
+class ExplainedOut(BaseModel):
+    """A candidate near the cut: where each stage put it, and what became of it."""
+
+    document_id: UUID
+    external_id: str
+    version: int
+    start: int
+    end: int
+    dense: PlacedOut | None
+    lexical: PlacedOut | None
+    fused: PlacedOut
+    rerank: PlacedOut | None
+    fate: Fate
+    passage: int | None
+
+
 class SearchOut(BaseModel):
-    """Cited context."""
+    """Cited context; with `explain`, the candidates near the cut as well."""
 
     request_id: UUID
     passages: list[PassageOut]
     context: str
     degraded: list[str]
     activity: list[dict[str, Any]]
+    explanation: list[ExplainedOut] | None = None
 
     model_config = _example(SEARCH_EXAMPLE)
 
@@ -332,8 +357,11 @@ def search_out(answer: SearchAnswer, operator: bool) -> dict[str, Any]:
         {"stage": s.stage, "ms": s.ms, **{k: v for k, v in s.detail.items() if operator or k in OPEN_DETAILS}}
         for s in answer.activity
     ]
-    return {"request_id": answer.request_id, "passages": passages, "context": answer.context,
+    body = {"request_id": answer.request_id, "passages": passages, "context": answer.context,
             "degraded": answer.degraded, "activity": activity}  # fmt: skip
+    if answer.explanation is not None:
+        body["explanation"] = [asdict(each) for each in answer.explanation]
+    return body
 
 
 def _fields(record: Any) -> dict[str, Any]:

@@ -109,7 +109,9 @@ class SearchIn(Body):
     rerank: Text | None = Field(default=None, max_length=200)
     max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     at_least: int | None = Field(default=None, ge=0, le=2**63 - 1)
-    explain: bool = False
+    explain: bool = Field(
+        default=False, description="Tell of the candidates near the cut: who proposed each, and what became of it."
+    )
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"query": "How are flights booked?", "top_k": 5}]}

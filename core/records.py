@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import Any, Literal
 from uuid import UUID
 
+from core.explained import Explained
+
 # --- access ---------------------------------------------------------------------------------------------------------
 
 
@@ -429,4 +431,5 @@ class SearchAnswer:
     context: str
     degraded: tuple[str, ...]
     activity: tuple[Stage, ...]
+    explanation: tuple[Explained, ...] | None = None  # of the candidates near the cut, when asked for
     recalled: bool = False  # its ranking was kept of an equal search

@@ -12,7 +12,6 @@ from core.records import (
     AccessScope,
     Candidate,
     ChunkRow,
-    FusedCandidate,
     Fusion,
     Principal,
     SearchAnswer,
@@ -22,6 +21,7 @@ from models.embedder import Embedder, check_model
 from models.reranker import Question
 from retrieval.assemble import assemble
 from retrieval.dense import nearest_each
+from retrieval.explain import Pool, explain
 from retrieval.fuse import fuse
 from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
@@ -103,12 +103,12 @@ def _search(
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
         memory = recall(searcher.answers, conn, Asked(principal, scope, profile, fusion, request))
         if memory.ranked is None:
-            fused = _fused(searcher, stages, view, scan, request, fusion)
+            pool = _pool(searcher, stages, view, scan, request, fusion)
         else:
-            fused = memory.replay(stages)
+            pool = Pool(memory.replay(stages))
         with stages.timed("read"):
-            rows = _read(conn, [candidate.chunk_id for candidate in fused], READ_AHEAD * request.top_k)
-            fused = [candidate for candidate in fused if candidate.chunk_id in rows]
+            rows = _read(conn, [candidate.chunk_id for candidate in pool.fused], READ_AHEAD * request.top_k)
+            fused = [candidate for candidate in pool.fused if candidate.chunk_id in rows]
             passages = proposed(conn, profile.id, boxed, fused, rows) if memory.ranked is None else []
     question = Question(request.query, partial(searcher.questions.tokens, searcher.embedder, scope, request.query))
     ranked = rerank(stages, boxed, question, fused, passages)
@@ -118,19 +118,19 @@ def _search(
         answer = assemble(ranked, rows, request.top_k, request.max_tokens, count_tokens, spans, merge)
         note.update(over_budget=answer.over_budget, duplicates=answer.duplicates)
     memory.keep(stages, answer.used)
-    told = (answer.passages, answer.context, stages.degraded(), stages.activity(), memory.ranked is not None)
-    return SearchAnswer(request_id, *told), scope
+    told = explain(pool, ranked, rows, answer) if request.explain else None
+    of_stages = (stages.degraded(), stages.activity())
+    return SearchAnswer(request_id, answer.passages, answer.context, *of_stages, told, memory.ranked is not None), scope
 
 
-def _fused(
-    searcher: Searcher, stages: Stages, view: View, scan: Scan, request: SearchRequest, fusion: Fusion
-) -> list[FusedCandidate]:
+def _pool(searcher: Searcher, stages: Stages, view: View, scan: Scan, request: SearchRequest, fusion: Fusion) -> Pool:
+    """What the legs propose, fused."""
     questions = (request.query, *request.queries)
     dense_leg = request.mode != "lexical" and stages.start("dense", _dense, searcher, view, scan, questions)
     lexical_leg = request.mode != "dense" and stages.start("lexical", _lexical, searcher, view, scan, questions)
     dense, lexical = stages.finish(dense_leg), stages.finish(lexical_leg)
     with stages.timed("fuse"):
-        return fuse(fusion, dense, lexical)[:POOL]
+        return Pool(fuse(fusion, dense, lexical)[:POOL], dense, lexical)
 
 
 def _read(conn: Conn, chunk_ids: list[int], wanted: int) -> dict[int, ChunkRow]:

@@ -221,6 +221,7 @@ class CitadelClient:
         `queries` are variants of the question. `filters` look like `{"source": "handbook", "metadata.team": {"$in":
         ["ops"]}}`. `rerank` names a reranker, or `none`. `max_tokens` bounds the context. `at_least` is a job's `seq`:
         Unavailable when the index does not reach it in time. Stages that were left out are named in `degraded`.
+        With `explain`, `explanation` tells of each candidate near the cut who proposed it and what became of it.
         """
         optional = {"filters": filters, "rerank": rerank, "max_tokens": max_tokens, "at_least": at_least}
         body = {"query": query, "queries": list(queries), "top_k": top_k, "mode": mode, "explain": explain}

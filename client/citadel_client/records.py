@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from citadel_client.explained import Explained, explained_of
+
 Json = Mapping[str, Any]
 Mode = Literal["hybrid", "dense", "lexical"]
 
@@ -241,6 +243,7 @@ class SearchAnswer:
     context: str  # ready for a prompt; its markers are those of the citations
     degraded: tuple[str, ...]  # stages that the answer had to do without
     activity: tuple[Stage, ...]
+    explanation: tuple[Explained, ...] = ()  # with `explain`, in the order that decided
 
 
 def submitted_of(body: Json) -> SubmittedDocument:
@@ -330,6 +333,7 @@ def search_answer_of(body: Json) -> SearchAnswer:
         context=body["context"],
         degraded=tuple(body["degraded"]),
         activity=tuple(map(_stage_of, body["activity"])),
+        explanation=tuple(map(explained_of, body.get("explanation") or ())),
     )
 
 

@@ -35,6 +35,7 @@ def probe_search_all(run: Run, caller: Caller) -> None:
             continue
         told = answer.json()
         found = {passage["citation"]["external_id"] for passage in told["passages"]}
+        found |= {each["external_id"] for each in told.get("explanation", ())}
         figures = [stage["candidates"] for stage in told["activity"] if "candidates" in stage]
         if found != visible or any(figure != len(visible) for figure in figures):
             run.leak(caller, f"search {body}: {len(found)} found, {figures} counted, {len(visible)} visible")

@@ -67,7 +67,11 @@ FIELDS: dict[str, dict[str, str]] = {
         ("marker", "document_id", "external_id", "version", "title", "uri", "page", "heading_path", "start", "end",
          "content_hash"), "search_all"),
     "PassageOut": dict.fromkeys(("rank", "score", "text", "citation", "scores"), "search_all"),
-    "SearchOut": {**dict.fromkeys(("passages", "context", "degraded", "activity"), "search_all"),
+    "PlacedOut": dict.fromkeys(("rank", "score"), "search_all"),
+    "ExplainedOut": dict.fromkeys(
+        ("document_id", "external_id", "version", "start", "end", "dense", "lexical", "fused", "rerank", "fate",
+         "passage"), "search_all"),
+    "SearchOut": {**dict.fromkeys(("passages", "context", "degraded", "activity", "explanation"), "search_all"),
                   "request_id": "= made for each request from random bits"},
 }  # fmt: skip
 
