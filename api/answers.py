@@ -23,7 +23,8 @@ LABELS = {"allow": ["group:staff"], "deny": [], "classification": "internal"}
 
 DOCUMENT_EXAMPLE: dict[str, Any] = {
     "document_id": DOCUMENT, "source": "api", "external_id": "handbook/travel.md", "title": "Travel policy",
-    "uri": None, "version": 1, "latest_version": 1, "mime_type": "text/markdown", "metadata": {"team": "ops"},
+    "uri": None, "version": 1, "latest_version": 1, "mime_type": "text/markdown", "language": "en",
+    "metadata": {"team": "ops"},
     "labels": LABELS, "created_at": WHEN, "updated_at": WHEN,
 }  # fmt: skip
 JOB_EXAMPLE: dict[str, Any] = {
@@ -100,6 +101,7 @@ class DocumentOut(BaseModel):
     version: int | None
     latest_version: int
     mime_type: str | None
+    language: str | None
     metadata: dict[str, Any]
     labels: LabelsIn | None = None
     created_at: datetime
@@ -308,6 +310,7 @@ def document_out(document: Document, with_labels: bool) -> DocumentOut:
         version=document.version,
         latest_version=document.latest_version,
         mime_type=document.mime_type,
+        language=document.language,
         metadata=document.metadata,
         labels=labels_out(document.labels) if with_labels else None,
         created_at=document.created_at,

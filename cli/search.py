@@ -11,7 +11,7 @@ from core.config import Settings
 from core.errors import Invalid
 from core.explained import Explained
 from core.labels import check_subject
-from core.records import Passage, Principal, SearchAnswer, SearchRequest
+from core.records import Passage, Principal, Recency, SearchAnswer, SearchRequest
 from retrieval.search import search
 
 
@@ -23,18 +23,24 @@ from retrieval.search import search
 @click.option("--top-k", type=click.IntRange(1, 100), default=5, show_default=True)
 @click.option("--mode", type=click.Choice(["hybrid", "dense", "lexical"]), default="hybrid", show_default=True)
 @click.option("--filters", help='A JSON filter, e.g. {"source": "handbook"}.')
+@click.option(
+    "--half-life",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="DAYS",
+    help="Younger documents first: after so many days a document's age counts half.",
+)
 @click.option("--explain", is_flag=True, help="Tell of the candidates near the cut as well, as a table.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Budget of the context, in the model's tokens.")
 @as_json
 @pass_settings
 def search_command(
-    settings: Settings, query: str, subject: str, top_k: int, mode: str, filters: str | None, explain: bool,
-    max_tokens: int | None, as_json: bool,
+    settings: Settings, query: str, subject: str, top_k: int, mode: str, filters: str | None,
+    half_life: float | None, explain: bool, max_tokens: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Print the passages that a person may see, with citations."""
-    request = SearchRequest(
-        query, top_k=top_k, mode=mode, filters=_filters(filters), max_tokens=max_tokens, explain=explain  # type: ignore[arg-type]
-    )  # fmt: skip
+    recency = None if half_life is None else Recency(half_life)
+    request = SearchRequest(query, top_k=top_k, mode=mode, filters=_filters(filters), max_tokens=max_tokens,  # type: ignore[arg-type]
+                            explain=explain, recency=recency)  # fmt: skip
     with open_searcher(settings) as searcher:
         tenant_id = tenant_of(searcher.store, settings)
         answer = search(searcher, Principal(tenant_id, check_subject(subject), via="service:cli"), request)

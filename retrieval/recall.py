@@ -67,7 +67,7 @@ class Asked:
     @property
     def keepable(self) -> bool:
         """Whether an equal search may get the same answer: not one that explains what it did, or that goes by time."""
-        return not self.request.explain
+        return not self.request.explain and self.request.recency is None
 
 
 @dataclass(slots=True)

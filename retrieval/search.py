@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID, uuid4
 
@@ -26,6 +27,7 @@ from retrieval.fuse import fuse
 from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
 from retrieval.recall import Asked, KeptAnswers, recall
+from retrieval.recency import fresher
 from retrieval.rerank import RERANK_POOL, Boxed, chosen, late_interaction, proposed, rerank
 from retrieval.stages import Proposed, Stages, StageThreads
 from retrieval.trail import record_search
@@ -52,6 +54,7 @@ class Searcher:
     at_least_wait_s: float = 5.0
     questions: Questions = field(default_factory=Questions)
     answers: KeptAnswers | None = None  # None: none is kept
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     threads: StageThreads = field(default_factory=lambda: StageThreads(SEARCHES))
     slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(SEARCHES))
 
@@ -106,6 +109,7 @@ def _search(
             pool = _pool(searcher, stages, view, scan, request, fusion)
         else:
             pool = Pool(memory.replay(stages))
+        pool = replace(pool, fused=fresher(conn, pool.fused, request.recency, searcher.now()))
         with stages.timed("read"):
             rows = _read(conn, [candidate.chunk_id for candidate in pool.fused], READ_AHEAD * request.top_k)
             fused = [candidate for candidate in pool.fused if candidate.chunk_id in rows]

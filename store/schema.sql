@@ -312,6 +312,7 @@ CREATE TABLE versions (
     elements     jsonb,                                     -- structure on the text, to chunk again without the source
     warnings     text[] NOT NULL DEFAULT '{}',
     created_at   timestamptz NOT NULL DEFAULT now(),
+    language     text,                                      -- ISO 639; null: not told by its text, or not looked at yet
     PRIMARY KEY (document_id, version)
 );
 CREATE INDEX ON versions (blob_key);

@@ -128,6 +128,7 @@ class Document:
     uri: str | None
     version: int | None  # the indexed version; None until the first one is
     mime_type: str | None
+    language: str | None  # ISO 639, told from the text; None where that tells too little
     labels: Labels | None  # None when they are not for this caller
     metadata: Mapping[str, Any]
     created_at: datetime | None
@@ -289,6 +290,7 @@ def document_of(body: Json) -> Document:
         uri=body.get("uri"),
         version=body["version"],
         mime_type=body.get("mime_type"),
+        language=body.get("language"),
         labels=None if labels is None else labels_of(labels),
         metadata=body.get("metadata") or {},
         created_at=_time(body.get("created_at")),

@@ -1,5 +1,7 @@
 -- What a kept answer rests on, and a version's language.
 
+ALTER TABLE versions ADD COLUMN language text; -- ISO 639; null: not told by its text, or not looked at yet
+
 -- That something was changed of the documents under a label set, and in which transaction: what is kept of a search
 -- holds as long as its caller sees no such row which the search did not see. Upkeep drops those of yesterday.
 CREATE TABLE label_set_changes (

@@ -74,6 +74,7 @@ FILTERS: tuple[Callable[[str], dict[str, Any]], ...] = (
     lambda w: {"title": f"Title {w}"},
     lambda w: {"title": {"$gte": f"Title {w}", "$lte": f"Title {w}~"}},
     lambda w: {"uri": f"x:doc-{w}"},
+    lambda w: {"$or": [{"language": w}, {"title": f"Title {w}", "language": {"$ne": "en"}}]},
     lambda w: {"$or": [{"external_id": f"doc-{w}"}, {"metadata.secret": w}]},
     lambda w: {"$and": [{"metadata.n": 1}, {"title": {"$gt": f"Title {w}", "$lt": f"Title {w}"}}]},
 )

@@ -45,7 +45,8 @@ FIELDS: dict[str, dict[str, str]] = {
     "LabelsOut": dict.fromkeys(("document_id", "labels", "seq"), "writes"),
     "LabelsIn": dict.fromkeys(("allow", "deny", "classification"), "writes"),
     "DocumentOut": dict.fromkeys(
-        ("document_id", "source", "external_id", "title", "uri", "version", "latest_version", "mime_type", "metadata",
+        ("document_id", "source", "external_id", "title", "uri", "version", "latest_version", "mime_type", "language",
+         "metadata",
          "labels", "created_at", "updated_at"), "list"),
     "DocumentsOut": dict.fromkeys(("documents", "next_cursor"), "list"),
     "TextOut": dict.fromkeys(("document_id", "version", "start", "end", "text"), "text"),
