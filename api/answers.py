@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from api.schemas import LabelsIn
+from core.explained import Fate
 from core.records import Document, Job, Labels, SearchAnswer, Source
 from store.explain import Explanation
 
@@ -22,7 +23,8 @@ LABELS = {"allow": ["group:staff"], "deny": [], "classification": "internal"}
 
 DOCUMENT_EXAMPLE: dict[str, Any] = {
     "document_id": DOCUMENT, "source": "api", "external_id": "handbook/travel.md", "title": "Travel policy",
-    "uri": None, "version": 1, "latest_version": 1, "mime_type": "text/markdown", "metadata": {"team": "ops"},
+    "uri": None, "version": 1, "latest_version": 1, "mime_type": "text/markdown", "language": "en",
+    "metadata": {"team": "ops"},
     "labels": LABELS, "created_at": WHEN, "updated_at": WHEN,
 }  # fmt: skip
 JOB_EXAMPLE: dict[str, Any] = {
@@ -101,6 +103,7 @@ class DocumentOut(BaseModel):
     version: int | None
     latest_version: int
     mime_type: str | None
+    language: str | None
     metadata: dict[str, Any]
     labels: LabelsIn | None = None
     created_at: datetime
@@ -259,14 +262,38 @@ class PassageOut(BaseModel):
     scores: dict[str, float]
 
 
+class PlacedOut(BaseModel):
+    """A place among a stage's candidates, from 1, and the score there."""
+
+    rank: int
+    score: float
+
+
+class ExplainedOut(BaseModel):
+    """A candidate near the cut: where each stage put it, and what became of it."""
+
+    document_id: UUID
+    external_id: str
+    version: int
+    start: int
+    end: int
+    dense: PlacedOut | None
+    lexical: PlacedOut | None
+    fused: PlacedOut
+    rerank: PlacedOut | None
+    fate: Fate
+    passage: int | None
+
+
 class SearchOut(BaseModel):
-    """Cited context."""
+    """Cited context; with `explain`, the candidates near the cut as well."""
 
     request_id: UUID
     passages: list[PassageOut]
     context: str
     degraded: list[str]
     activity: list[dict[str, Any]]
+    explanation: list[ExplainedOut] | None = None
 
     model_config = _example(SEARCH_EXAMPLE)
 
@@ -287,6 +314,7 @@ def document_out(document: Document, with_labels: bool) -> DocumentOut:
         version=document.version,
         latest_version=document.latest_version,
         mime_type=document.mime_type,
+        language=document.language,
         metadata=document.metadata,
         labels=labels_out(document.labels) if with_labels else None,
         created_at=document.created_at,
@@ -336,8 +364,11 @@ def search_out(answer: SearchAnswer, operator: bool) -> dict[str, Any]:
         {"stage": s.stage, "ms": s.ms, **{k: v for k, v in s.detail.items() if operator or k in OPEN_DETAILS}}
         for s in answer.activity
     ]
-    return {"request_id": answer.request_id, "passages": passages, "context": answer.context,
+    body = {"request_id": answer.request_id, "passages": passages, "context": answer.context,
             "degraded": answer.degraded, "activity": activity}  # fmt: skip
+    if answer.explanation is not None:
+        body["explanation"] = [asdict(each) for each in answer.explanation]
+    return body
 
 
 def _fields(record: Any) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class TenantMetrics:
         self.degraded = Counter(
             "citadel_degraded_total", "Answers that went without a stage", ["stage"], registry=registry
         )
+        self.recalled = Counter("citadel_answers_recalled_total", "Answers whose ranking was kept of an equal search",
+                                registry=registry)  # fmt: skip
         self._jobs = Gauge("citadel_jobs", "Jobs by kind and state", ["kind", "state"], registry=registry)
         self._oldest = Gauge("citadel_oldest_job_seconds", "Age of the oldest open job", registry=registry)
         self._queue = Gauge("citadel_queue_depth", "Messages in Redis that no worker has taken, of all tenants",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from core.labels import make_labels
-from core.records import Labels, SearchRequest
+from core.records import Labels, Recency, SearchRequest
 
 MAX_METADATA = 64 * 1024  # bytes of JSON
 MAX_NESTING = 32  # levels of JSON; what is kept must come out again, and pydantic's own writer ends at 255
@@ -98,6 +98,19 @@ class DocumentIn(UploadIn):
     )
 
 
+class RecencyIn(Body):
+    """How much a document's age counts: `fused' = (1 - weight) · fused + weight · top · 2^(-age / half_life_days)`."""
+
+    half_life_days: float = Field(
+        gt=0, le=36500, description="After so long a document has half of what a new one has."
+    )
+    weight: float = Field(default=0.3, ge=0, le=1)
+    field: Text = Field(
+        default="updated_at", max_length=200, pattern=r"^(created_at|updated_at|metadata\..+)$",
+        description="The date: created_at, updated_at, or metadata.<key> in ISO 8601. Without one, age does not count.",
+    )  # fmt: skip
+
+
 class SearchIn(Body):
     """A question."""
 
@@ -108,8 +121,11 @@ class SearchIn(Body):
     filters: dict[str, Any] | None = None
     rerank: Text | None = Field(default=None, max_length=200)
     max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    recency: RecencyIn | None = None
     at_least: int | None = Field(default=None, ge=0, le=2**63 - 1)
-    explain: bool = False
+    explain: bool = Field(
+        default=False, description="Tell of the candidates near the cut: who proposed each, and what became of it."
+    )
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"query": "How are flights booked?", "top_k": 5}]}
@@ -117,7 +133,8 @@ class SearchIn(Body):
 
     def record(self) -> SearchRequest:
         """As the search takes it."""
-        return SearchRequest(**{**dict(self), "queries": tuple(self.queries)})
+        recency = self.recency and Recency(**dict(self.recency))
+        return SearchRequest(**{**dict(self), "queries": tuple(self.queries), "recency": recency})
 
 
 class SourceIn(Body):

@@ -107,7 +107,7 @@ def api(bench: Bench, state: Path) -> Iterator[str]:
     app, maintenance = (role_url(bench.admin_url, role, password) for role, password in PASSWORDS.items())
     own = {"CITADEL_STATE": str(state), "CITADEL_APP_DATABASE_URL": app, "CITADEL_REDIS_URL": "redis://127.0.0.1:1/0",
            "CITADEL_MAINTENANCE_DATABASE_URL": maintenance, "CITADEL_TENANT": "bench", "CITADEL_PORT": str(port),
-           "CITADEL_LEXICAL_FOLDER": str(state / "replicas")}  # fmt: skip
+           "CITADEL_LEXICAL_FOLDER": str(state / "replicas"), "CITADEL_ANSWERS_S": "0"}  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "cli.main", "serve"],
         env={**os.environ, **own},

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,11 +15,12 @@ import click
 from cli.options import as_json, pass_settings, plain, show
 from cli.stack import opened_store
 from core.config import Settings
-from core.errors import Invalid
+from core.errors import BrokerUnavailable, Invalid
 from ingest.erase import erase, replay
 from retrieval.lexical import KEEP_S, SWEEP_S
 from store import audit, documents
 from store import erase as erasures
+from store.answers import RedisPlaces
 from store.blobs import FsspecBlobs
 from store.pool import Store, writing
 from store.profiles import tenant_named
@@ -41,6 +43,8 @@ REMAINS = (
     f"rank-bm25 its words, for at most {KEEP_S + SWEEP_S:.0f} s after the last search that began before the erasure, "
     "and in the process that answered DELETE not at all",
     "memory of Postgres, of the workers and of the operating system, until it is used again",
+    "answers kept in Redis: ids and scores of the tenant's searches, sealed, which no search takes up again; emptied "
+    "now where Redis answers, else gone within CITADEL_ANSWERS_S, as after a refresh that deletes",
     "backups and snapshots, until they expire; after a restore, `citadel tombstones replay` erases it again",
     "versions that a bucket keeps of deleted objects, and blocks of the disk that the deleted files had",
     "the audit: the document's id, and the text of queries where the tenant keeps it",
@@ -79,7 +83,7 @@ def erase_command(
     with opened_store(settings, reads=False) as store:
         with writing(store) as conn:
             tenant_id = tenant_named(conn, settings.tenant)
-        keys = () if verify_only else erase(store, blobs, tenant_id, document_id, by=ACTOR).blob_keys
+        keys = () if verify_only else _erased(settings, store, blobs, tenant_id, document_id)
         with writing(store) as conn:
             stone = erasures.tombstone(conn, tenant_id, document_id)
         look = verify or verify_only
@@ -87,6 +91,17 @@ def erase_command(
         proof = prove(store, blobs, settings.state, document_id, canary, keys, left) if look else None
     show({"tombstone": _told(stone), "proof": proof, "remains": REMAINS}, as_json, _receipt(stone, proof, canary))
     ctx.exit(0 if stone.finished and (proof is None or proof.holds()) else 1)
+
+
+def _erased(
+    settings: Settings, store: Store, blobs: FsspecBlobs, tenant_id: UUID, document_id: UUID
+) -> tuple[str, ...]:
+    erased = erase(store, blobs, tenant_id, document_id, by=ACTOR)
+    if settings.redis_url:
+        places = RedisPlaces(settings.redis_url, settings.answers_bytes, settings.answers_s)
+        with closing(places), suppress(BrokerUnavailable):  # then time clears them, as the receipt tells
+            places.clear(tenant_id)
+    return erased.blob_keys
 
 
 def prove(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -15,13 +16,16 @@ from ingest.room import Room
 from models.embedder import open_embedder
 from models.reranker import CrossEncoderReranker
 from retrieval.lexical import Bm25, LexicalIndex, RankBm25Index
+from retrieval.recall import KeptAnswers, code_digest
 from retrieval.rerank import Boxed, late_interaction
 from retrieval.search import Searcher
 from store import profiles
+from store.answers import RedisPlaces
 from store.blobs import FsspecBlobs
 from store.broker import RedisBroker
 from store.pool import Store, open_store, reading_tenant
 
+MAX_ANSWERS_S = 12 * 3600  # half of the time that is known of changes: KEPT_HOURS of store.standing
 NOT_RUNNING = "nothing is running here: start it with `citadel up`, or set {}"
 
 
@@ -90,16 +94,36 @@ def open_lexical(settings: Settings, store: Store) -> Iterator[LexicalIndex]:
 @contextmanager
 def open_service(settings: Settings) -> Iterator[Service]:
     """What the API needs."""
-    with open_searcher(settings) as searcher:
+    with open_searcher(settings) as searcher, open_answers(settings, searcher) as answers:
         yield Service(
             searcher.store,
             FsspecBlobs(settings.blob_store_url()),
-            searcher,
+            replace(searcher, answers=answers),
             RedisBroker(settings.redis_url),
             settings.max_body_bytes,
             tuple(Path(root) for root in settings.source_roots.split(os.pathsep) if root),
             Room(settings.max_backlog),
         )
+
+
+@contextmanager
+def open_answers(settings: Settings, searcher: Searcher) -> Iterator[KeptAnswers | None]:
+    """Where the API keeps answers for equal searches; nowhere when the settings say so, or know no Redis.
+
+    Raises Misconfigured.
+    """
+    if settings.answers_s == 0 or not settings.redis_url:
+        yield None
+        return
+    if not 0 < settings.answers_s <= MAX_ANSWERS_S or settings.answers_bytes <= 0:
+        raise Misconfigured(f"CITADEL_ANSWERS_S lies between 0 and {MAX_ANSWERS_S}, CITADEL_ANSWERS_BYTES above 0")
+    places = RedisPlaces(settings.redis_url, settings.answers_bytes, settings.answers_s)
+    embedder, bm25 = searcher.embedder, (settings.bm25_k1, settings.bm25_b)
+    engine = (embedder.name, embedder.precision, settings.lexical, bm25, settings.reranker, code_digest())
+    try:
+        yield KeptAnswers(places, repr(engine))
+    finally:
+        places.close()
 
 
 def tenant_of(store: Store, settings: Settings) -> UUID:

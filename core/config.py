@@ -44,6 +44,8 @@ class Settings:
     chunk_tokens: int = 200
     max_body_bytes: int = 128 * 2**20
     search_deadline_s: float = 10.0
+    answers_s: float = 300.0  # that the API keeps a ranking in Redis for an equal search; 0: none is kept
+    answers_bytes: int = 16 * 2**20  # of Redis, at most, for the rankings of one tenant
     at_least_wait_s: float = 5.0
     worker_processes: int = 2
     model_threads: int = 0  # of one process; 0: the library's choice

@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import Any, Literal
 from uuid import UUID
 
+from core.explained import Explained
+
 # --- access ---------------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +207,7 @@ class ParsedDocument:
     title: str | None = None
     warnings: tuple[str, ...] = ()  # e.g. "page 3 holds no text: a scan?"
     flags: tuple[Flag, ...] = ()  # by place
+    language: str | None = None  # ISO 639, told from the text; None where it tells too little
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +262,7 @@ class Document:
     version: int | None  # the current, indexed version; None until the first is indexed
     latest_version: int  # the submitted one: what If-Match is compared with
     mime_type: str | None
+    language: str | None  # of the current version
     labels: Labels
     metadata: dict[str, Any]
     created_at: datetime
@@ -339,6 +343,15 @@ class Fusion:
 
 
 @dataclass(frozen=True, slots=True)
+class Recency:
+    """How much a document's age counts; the formula is in retrieval/recency.py."""
+
+    half_life_days: float  # after so long a document has half of what one of today has
+    weight: float = 0.3  # of the age against the fused score, 0 to 1
+    field: str = "updated_at"  # updated_at, created_at, or metadata.<key> with an ISO 8601 date
+
+
+@dataclass(frozen=True, slots=True)
 class SearchRequest:
     """One question, with what the caller asks of the answer."""
 
@@ -351,6 +364,7 @@ class SearchRequest:
     max_tokens: int | None = None  # of the context string
     at_least: int | None = None  # change-log position that must be visible
     explain: bool = False
+    recency: Recency | None = None  # None: age does not count
     fusion: Fusion | None = None  # None: the tenant's own
     as_ranked: bool = False  # every chunk a passage of its own, with near-duplicates: for measuring the ranking
 
@@ -450,3 +464,5 @@ class SearchAnswer:
     context: str
     degraded: tuple[str, ...]
     activity: tuple[Stage, ...]
+    explanation: tuple[Explained, ...] | None = None  # of the candidates near the cut, when asked for
+    recalled: bool = False  # its ranking was kept of an equal search

@@ -6,6 +6,7 @@ worker ever sees one of its jobs, and whatever of the collection is in the index
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from core.records import Chunk, ParsedDocument, Profile, Submission
 from ingest.chunk import ChunkBudget, chunk
 from ingest.parsers.plain import parse_text
 from ingest.pipeline import Pipeline
+from models.language import language_of
 from store import chunks, documents, jobs, sources
 from store.pool import Store, writing
 
@@ -59,6 +61,7 @@ def _prepare(pipeline: Pipeline, profile: Profile, budget: ChunkBudget, submissi
         parsed = parse_text(submission.content)
     else:
         parsed = pipeline.parser.parse(submission.content, submission.filename, submission.mime_type)
+    parsed = replace(parsed, language=language_of(parsed.text))
     title = submission.title or parsed.title
     return submission, parsed, chunk(parsed, title, profile.chunker, budget, pipeline.embedder)
 

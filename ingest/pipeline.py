@@ -4,13 +4,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from core.errors import LeaseLost, Retryable
 from core.records import Lease
 from ingest.chunk import ChunkBudget, chunk
 from ingest.sandbox import ParserSandbox
 from models.embedder import Embedder, check_model
+from models.language import language_of
 from store import chunks, jobs
 from store.blobs import BlobStore
 from store.pool import Store, writing
@@ -46,6 +47,7 @@ def index_version(pipeline: Pipeline, lease: Lease) -> None:
             content = pipeline.blobs.get(wanted.blob_key)
         with clock.stage("parse"):
             parsed = pipeline.parser.parse(content, wanted.filename, wanted.mime_type)
+            parsed = replace(parsed, language=language_of(parsed.text))
         with writing(pipeline.store) as conn:
             jobs.set_state(conn, lease, "embedding")
         with clock.stage("chunk"):

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from core.records import ChunkRow, Citation, FusedCandidate, Passage
 from store.documents import Span
@@ -43,6 +43,10 @@ class Assembled:
     context: str
     over_budget: int
     duplicates: int
+    used: tuple[FusedCandidate, ...]  # the first of the ranking: what comes behind them changes nothing
+    groups: tuple[Group, ...] = ()
+    placed: tuple[Passage | None, ...] = ()  # what each group became; None: over the budget
+    repeats: Mapping[int, int] = field(default_factory=dict)  # chunk → the place of the group that says the same
 
 
 def assemble(
@@ -62,28 +66,44 @@ def assemble(
     `merge` each chunk is a passage, in the order of the ranking.
     """
     readable = [candidate for candidate in ranked if candidate.chunk_id in rows]
-    groups, duplicates = [Group(c, (rows[c.chunk_id],)) for c in readable[:top_k]], 0
+    groups, repeats, used = [Group(c, (rows[c.chunk_id],)) for c in readable[:top_k]], dict[int, int](), top_k
     if merge:
-        groups, duplicates = _grouped(readable, rows, top_k)
+        groups, repeats, used = _grouped(readable, rows, top_k)
     merged = read_spans([group.span for group in groups if len(group.chunks) > 1])
-    left = max_tokens
-    kept: list[Passage] = []
+    placed = _placed(groups, merged, max_tokens, count_tokens)
+    kept = tuple(passage for passage in placed if passage is not None)
+    context = "\n\n".join(map(_in_context, kept))
+    over_budget, looked_at = len(groups) - len(kept), tuple(readable[:used])
+    return Assembled(kept, context, over_budget, len(repeats), looked_at, tuple(groups), tuple(placed), repeats)
+
+
+def _placed(
+    groups: Sequence[Group], merged: Mapping[Span, str], max_tokens: int | None, count_tokens: CountTokens
+) -> list[Passage | None]:
+    """What each group becomes within the budget."""
+    left, rank = max_tokens, 1
+    placed: list[Passage | None] = []
     for group in groups:
-        for passage in _forms(len(kept) + 1, group, merged):
+        placed.append(None)
+        for passage in _forms(rank, group, merged):
             cost = 0 if left is None else count_tokens([_in_context(passage)])[0]  # with its line of origin
             if left is None or cost <= left:
-                left = None if left is None else left - cost
-                kept.append(passage)
+                left, rank = None if left is None else left - cost, rank + 1
+                placed[-1] = passage
                 break
-    context = "\n\n".join(map(_in_context, kept))
-    return Assembled(tuple(kept), context, len(groups) - len(kept), duplicates)
+    return placed
 
 
-def _grouped(ranked: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], top_k: int) -> tuple[list[Group], int]:
+def _grouped(
+    ranked: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], top_k: int
+) -> tuple[list[Group], dict[int, int], int]:
+    """The groups, the chunks that say the same as one of them, and how many candidates were looked at."""
     groups: list[Group] = []
     shingles: list[frozenset[str]] = []
-    duplicates = 0
+    repeats: dict[int, int] = {}
+    used = 0
     for candidate in ranked:
+        used += 1
         row = rows[candidate.chunk_id]
         beside = next((n for n, group in enumerate(groups) if _neighbours(group, row)), None)
         if beside is not None:
@@ -93,12 +113,13 @@ def _grouped(ranked: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], top
         if len(groups) == top_k:
             break
         mine = _shingles(row.text)
-        if any(_resemble(mine, other) for other in shingles):
-            duplicates += 1
+        said = next((n for n, other in enumerate(shingles) if _resemble(mine, other)), None)
+        if said is not None:
+            repeats[candidate.chunk_id] = said
             continue
         shingles.append(mine)
         groups.append(Group(candidate, (row,)))
-    return groups, duplicates
+    return groups, repeats, used
 
 
 def _neighbours(group: Group, row: ChunkRow) -> bool:

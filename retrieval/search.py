@@ -2,20 +2,32 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID, uuid4
 
 from core.errors import Invalid, NotYetIndexed, Overloaded, Permanent
-from core.records import AccessScope, Candidate, ChunkRow, Principal, SearchAnswer, SearchRequest
+from core.records import (
+    AccessScope,
+    Candidate,
+    ChunkRow,
+    Fusion,
+    Principal,
+    SearchAnswer,
+    SearchRequest,
+)
 from models.embedder import Embedder, check_model
 from models.reranker import Question
 from retrieval.assemble import assemble
 from retrieval.dense import nearest_each
+from retrieval.explain import Pool, explain
 from retrieval.fuse import fuse
 from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
+from retrieval.recall import Asked, KeptAnswers, recall
+from retrieval.recency import fresher
 from retrieval.rerank import RERANK_POOL, Boxed, chosen, late_interaction, proposed, rerank
 from retrieval.stages import Proposed, Stages, StageThreads
 from retrieval.trail import record_search
@@ -41,6 +53,8 @@ class Searcher:
     deadline_s: float = 10.0
     at_least_wait_s: float = 5.0
     questions: Questions = field(default_factory=Questions)
+    answers: KeptAnswers | None = None  # None: none is kept
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     threads: StageThreads = field(default_factory=lambda: StageThreads(SEARCHES))
     slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(SEARCHES))
 
@@ -90,16 +104,16 @@ def _search(
             check_model(searcher.embedder, profile)
             scan = Scan(scope, profile.id, where)
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
-        questions = (request.query, *request.queries)
-        dense_leg = request.mode != "lexical" and stages.start("dense", _dense, searcher, view, scan, questions)
-        lexical_leg = request.mode != "dense" and stages.start("lexical", _lexical, searcher, view, scan, questions)
-        dense, lexical = stages.finish(dense_leg), stages.finish(lexical_leg)
-        with stages.timed("fuse"):
-            fused = fuse(fusion, dense, lexical)[:POOL]
+        memory = recall(searcher.answers, conn, Asked(principal, scope, profile, fusion, request))
+        if memory.ranked is None:
+            pool = _pool(searcher, stages, view, scan, request, fusion)
+        else:
+            pool = Pool(memory.replay(stages))
+        pool = replace(pool, fused=fresher(conn, pool.fused, request.recency, searcher.now()))
         with stages.timed("read"):
-            rows = _read(conn, [candidate.chunk_id for candidate in fused], READ_AHEAD * request.top_k)
-            fused = [candidate for candidate in fused if candidate.chunk_id in rows]
-            passages = proposed(conn, profile.id, boxed, fused, rows)
+            rows = _read(conn, [candidate.chunk_id for candidate in pool.fused], READ_AHEAD * request.top_k)
+            fused = [candidate for candidate in pool.fused if candidate.chunk_id in rows]
+            passages = proposed(conn, profile.id, boxed, fused, rows) if memory.ranked is None else []
     question = Question(request.query, partial(searcher.questions.tokens, searcher.embedder, scope, request.query))
     ranked = rerank(stages, boxed, question, fused, passages)
     with stages.timed("assemble") as note:
@@ -107,8 +121,20 @@ def _search(
         merge = not request.as_ranked
         answer = assemble(ranked, rows, request.top_k, request.max_tokens, count_tokens, spans, merge)
         note.update(over_budget=answer.over_budget, duplicates=answer.duplicates)
-    whole = SearchAnswer(request_id, answer.passages, answer.context, stages.degraded(), stages.activity())
-    return whole, scope
+    memory.keep(stages, answer.used)
+    told = explain(pool, ranked, rows, answer) if request.explain else None
+    of_stages = (stages.degraded(), stages.activity())
+    return SearchAnswer(request_id, answer.passages, answer.context, *of_stages, told, memory.ranked is not None), scope
+
+
+def _pool(searcher: Searcher, stages: Stages, view: View, scan: Scan, request: SearchRequest, fusion: Fusion) -> Pool:
+    """What the legs propose, fused."""
+    questions = (request.query, *request.queries)
+    dense_leg = request.mode != "lexical" and stages.start("dense", _dense, searcher, view, scan, questions)
+    lexical_leg = request.mode != "dense" and stages.start("lexical", _lexical, searcher, view, scan, questions)
+    dense, lexical = stages.finish(dense_leg), stages.finish(lexical_leg)
+    with stages.timed("fuse"):
+        return Pool(fuse(fusion, dense, lexical)[:POOL], dense, lexical)
 
 
 def _read(conn: Conn, chunk_ids: list[int], wanted: int) -> dict[int, ChunkRow]:

@@ -32,6 +32,7 @@ class StageThreads:
 
 log = logging.getLogger("citadel.search")
 
+ORDER = ("authorize", "dense", "lexical", "fuse", "read", "rerank", "assemble")  # in which `activity` tells of them
 LEG_SHARE = 0.5  # of the search's time, for the legs: the rest is for reading, reranking and assembling
 
 
@@ -124,13 +125,17 @@ class Stages:
         self._activity.append(Stage(name, _ms_since(started)))
         return result
 
+    def replay(self, name: str, detail: Mapping[str, Any]) -> None:
+        """A stage whose outcome is known: it takes no time."""
+        self._activity.append(Stage(name, 0.0, dict(detail)))
+
     def degraded(self) -> tuple[str, ...]:
         """Names of the stages that the answer went without."""
         return tuple(self._degraded)
 
     def activity(self) -> tuple[Stage, ...]:
         """What each stage did, in order."""
-        return tuple(self._activity)
+        return tuple(sorted(self._activity, key=lambda stage: ORDER.index(stage.stage)))
 
 
 def _ms_since(started: float) -> float:

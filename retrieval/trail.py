@@ -45,6 +45,8 @@ def record_search(
     else:
         answer, scope = answered
         versions = {f"{p.citation.document_id}@{p.citation.version}" for p in answer.passages}
+        versions |= {f"{each.document_id}@{each.version}" for each in answer.explanation or ()}
+        detail |= {"explain": True} if answer.explanation is not None else {}
         detail |= {"documents": sorted(versions), "degraded": list(answer.degraded), **scope_detail(scope)}
     _record(store, principal, "search", None, request_id, outcome, detail, (request.query, *request.queries))
 

@@ -12,8 +12,10 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from core.errors import Invalid
 from core.records import AccessScope, Chunk, ChunkRow, Lease, ParsedDocument, Place
 from store import changes, jobs, tokens
+from store.filters import Value
 from store.pool import Conn
 
 TO_INDEX = """
@@ -40,7 +42,7 @@ ADD_VECTOR = """
 """
 SET_TEXT = """
     UPDATE versions SET state = 'indexed', text = %s, elements = %s, mime_type = %s, title = coalesce(title, %s),
-        warnings = %s
+        warnings = %s, language = %s
     WHERE document_id = %s AND version = %s
 """
 SUPERSEDE = "UPDATE versions SET state = 'superseded' WHERE document_id = %s AND version < %s AND state = 'pending'"
@@ -59,6 +61,7 @@ PLACES = """
     WHERE c.tenant_id = %s AND c.profile_id = %s
 """
 MATCHING = "AND document_id IN (SELECT id FROM documents d WHERE {})"
+DATES = "SELECT c.id, {} FROM chunks c JOIN documents d ON d.id = c.document_id WHERE c.id = ANY(%s)"
 INDEXED_TEXTS = "SELECT id, embed_prefix, text FROM chunks WHERE id = ANY(%s)"
 ROWS = """
     SELECT c.id AS chunk_id, c.document_id, d.external_id, s.name AS source, c.version, d.title, d.uri, c.ordinal,
@@ -133,7 +136,7 @@ def publish(
         tokens.add(conn, profile_id, document_id, dict(zip(ids, codes, strict=True)))
     elements = Jsonb([asdict(element) for element in parsed.elements])
     conn.execute(SET_TEXT, (parsed.text, elements, parsed.mime_type, parsed.title, list(parsed.warnings),
-                            document_id, version))  # fmt: skip
+                            parsed.language, document_id, version))  # fmt: skip
     conn.execute(SUPERSEDE, (document_id, version))
     conn.execute(FLIP, (document_id, version))
     seq = changes.log(conn, lease.job.tenant_id, document_id, version, "index")
@@ -153,6 +156,17 @@ def visible_ids(conn: Conn, scan: Scan) -> NDArray[np.int64]:
 def indexed_texts(conn: Conn, chunk_ids: Sequence[int]) -> list[tuple[int, str, str]]:
     """(id, embed_prefix, text) of those chunks that this transaction's scope shows."""
     return [(i, prefix, text) for i, prefix, text in conn.execute(INDEXED_TEXTS, (list(chunk_ids),)).fetchall()]
+
+
+def dates(conn: Conn, chunk_ids: Sequence[int], field: str) -> dict[int, str | None]:
+    """The date of each chunk's document, of those that this transaction's scope shows. Raises Invalid."""
+    if field in ("created_at", "updated_at"):
+        told: sql.Composable = sql.SQL("to_json(d.{}) #>> '{{}}'").format(sql.Identifier(field))
+    elif field.startswith("metadata.") and len(field) > len("metadata.") and "\0" not in field:
+        told = sql.SQL("d.metadata #>> {}").format(Value(field.split(".")[1:]))
+    else:
+        raise Invalid(f"recency goes by created_at, updated_at or metadata.<key>, not by {field[:80]!r}")
+    return dict(conn.execute(sql.SQL(DATES).format(told), (list(chunk_ids),)).fetchall())
 
 
 def read_rows(conn: Conn, chunk_ids: Sequence[int]) -> dict[int, ChunkRow]:

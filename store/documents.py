@@ -47,8 +47,8 @@ USE_BLOB = "SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))"
 FREEZE_BLOB = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
 READ = """
-    SELECT d.id, s.name, d.external_id, d.title, d.uri, d.current_version, d.latest_version, v.mime_type, l.allow,
-           l.deny, l.classification, d.metadata, d.created_at, d.updated_at
+    SELECT d.id, s.name, d.external_id, d.title, d.uri, d.current_version, d.latest_version, v.mime_type,
+           v.language, l.allow, l.deny, l.classification, d.metadata, d.created_at, d.updated_at
     FROM documents d
     JOIN sources s ON s.id = d.source_id
     JOIN label_sets l ON l.id = d.label_set_id
@@ -288,6 +288,7 @@ def _move(conn: Conn, tenant_id: UUID, document: _Locked, label_set_id: int) -> 
 
 
 def _document(row: tuple[Any, ...]) -> Document:
-    document_id, source, external_id, title, uri, version, latest, mime_type, allow, deny, classification, *rest = row
+    document_id, source, external_id, title, uri, version, latest, mime_type, language, *labelled = row
+    allow, deny, classification, *rest = labelled
     labels = Labels(tuple(allow), tuple(deny), classification)
-    return Document(document_id, source, external_id, title, uri, version, latest, mime_type, labels, *rest)
+    return Document(document_id, source, external_id, title, uri, version, latest, mime_type, language, labels, *rest)

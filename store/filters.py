@@ -21,6 +21,7 @@ FIELDS = {
     "title": "d.title",
     "uri": "d.uri",
     "mime_type": "(SELECT v.mime_type FROM versions v WHERE v.document_id = d.id AND v.version = d.current_version)",
+    "language": "(SELECT v.language FROM versions v WHERE v.document_id = d.id AND v.version = d.current_version)",
     "created_at": "d.created_at",
     "updated_at": "d.updated_at",
 }
@@ -31,7 +32,7 @@ MAX_TERMS = 100
 MAX_NESTING = 4 * MAX_DEPTH  # of the JSON itself: a group takes two levels, a condition up to two more
 
 
-class _Value(sql.Literal):
+class Value(sql.Literal):
     """A literal in a statement that also has parameters, to which a percent sign would be a placeholder."""
 
     def as_bytes(self, context: AdaptContext | None = None) -> bytes:
@@ -100,14 +101,14 @@ def _compare_column(field: str, operator: str, operand: Any) -> sql.Composable:
     if not isinstance(operand, str):
         raise InvalidFilter(f"{field} is compared with text, not {_show(operand)}")
     if field.endswith("_at"):
-        return sql.SQL(f"{FIELDS[field]} {operator} {{}}").format(_Value(_time(field, operand)))
-    return sql.SQL(f'{FIELDS[field]} COLLATE "C" {operator} {{}}').format(_Value(_text(operand)))
+        return sql.SQL(f"{FIELDS[field]} {operator} {{}}").format(Value(_time(field, operand)))
+    return sql.SQL(f'{FIELDS[field]} COLLATE "C" {operator} {{}}').format(Value(_text(operand)))
 
 
 def _compare_metadata(path: list[str], operator: str, operand: Any) -> sql.Composable:
     if operand is not None and not isinstance(operand, str | int | float | bool):
         raise InvalidFilter(f"metadata is compared with text, numbers, true, false or null, not {_show(operand)}")
-    value, at = _Value(Jsonb(_text(operand) if isinstance(operand, str) else operand)), _Value(path)
+    value, at = Value(Jsonb(_text(operand) if isinstance(operand, str) else operand)), Value(path)
     if operator == "=":
         return sql.SQL("d.metadata #> {} = {}").format(at, value)
     # jsonb orders numbers as numbers and text as text, and never compares the one with the other

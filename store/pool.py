@@ -162,6 +162,8 @@ def _translated() -> Iterator[None]:
         raise Invalid(f"more than the database takes: {str(error).splitlines()[0]}") from error
     except psycopg.errors.QueryCanceled as error:  # the statement's own fault, perhaps: it does count as an attempt
         raise StatementTimeout(f"Postgres did not finish: {str(error).splitlines()[0]}") from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:  # as on a standby, until its failover is done
+        raise StoreUnavailable(f"Postgres takes no writes: {str(error).splitlines()[0]}") from error
     except (psycopg.OperationalError, PoolTimeout) as error:
         raise StoreUnavailable(f"Postgres did not answer: {str(error).splitlines()[0]}") from error
     except psycopg.DataError as error:

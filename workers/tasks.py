@@ -14,6 +14,7 @@ from ingest.erase import finish_erasures
 from ingest.sweep import sweep_blobs
 from store.broker import QUEUES
 from store.calibrations import keep_counts
+from store.standing import trim_changes
 from workers.process import pipeline_of
 
 TASKS = {"index": "citadel.index", "refresh": "citadel.refresh"}  # by kind of job
@@ -44,6 +45,7 @@ def register(app: Celery, settings: Settings) -> None:
         pipeline = pipeline_of(settings)
         finish_erasures(pipeline.store, pipeline.blobs)
         keep_counts(pipeline.store)
+        trim_changes(pipeline.store)
 
     @app.task(name=SWEEP)  # type: ignore[untyped-decorator]
     def sweep() -> Any:

@@ -122,6 +122,8 @@ def delete_document(document_id: UUID, caller: Writer, service: ServiceDep, expe
     erased = erase(service.store, service.blobs, tenant_id, document_id, by=caller.actor,
                    acting_for=caller.acting_for, expected=expected, request_id=caller.request_id)  # fmt: skip
     service.searcher.lexical.forget(erased.chunk_ids)
+    if service.searcher.answers is not None:
+        service.searcher.answers.clear(tenant_id)
 
 
 def _may_know_labels(caller: Caller) -> bool:

@@ -13,7 +13,8 @@ from retrieval.search import search
 router = APIRouter(prefix="/v1", tags=["search"])
 
 
-@router.post("/search", response_model=SearchOut, summary="Search what the caller may see")
+@router.post("/search", response_model=SearchOut, response_model_exclude_unset=True,
+             summary="Search what the caller may see")  # fmt: skip
 def post_search(body: SearchIn, caller: Reader, service: ServiceDep, request: Request) -> dict[str, Any]:
     """Passages with citations, and a ready `context` whose markers match them."""
     metrics: TenantMetrics = request.app.state.metrics.of(caller.principal.tenant_id)
@@ -21,4 +22,5 @@ def post_search(body: SearchIn, caller: Reader, service: ServiceDep, request: Re
         answer = search(service.searcher, caller.principal, body.record(), caller.request_id)
     for stage in answer.degraded:
         metrics.degraded.labels(stage).inc()
+    metrics.recalled.inc(answer.recalled)
     return search_out(answer, operator="operate" in caller.scopes and not caller.delegated)

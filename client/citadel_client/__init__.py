@@ -18,6 +18,7 @@ from citadel_client.errors import (
     Unreachable,
     WaitTimeout,
 )
+from citadel_client.explained import Explained, Placed
 from citadel_client.records import (
     BatchRecord,
     Citation,
@@ -44,6 +45,7 @@ __all__ = [
     "Citation",
     "Conflict",
     "Document",
+    "Explained",
     "Forbidden",
     "Invalid",
     "Job",
@@ -53,6 +55,7 @@ __all__ = [
     "NotConnected",
     "NotFound",
     "Passage",
+    "Placed",
     "Reason",
     "RetryPolicy",
     "Scores",

@@ -214,6 +214,7 @@ class CitadelClient:
         rerank: str | None = None,
         max_tokens: int | None = None,
         at_least: int | None = None,
+        recency: Mapping[str, Any] | None = None,
         explain: bool = False,
     ) -> SearchAnswer:
         """The passages that the caller may see, best first, with citations and a context for a prompt.
@@ -221,8 +222,11 @@ class CitadelClient:
         `queries` are variants of the question. `filters` look like `{"source": "handbook", "metadata.team": {"$in":
         ["ops"]}}`. `rerank` names a reranker, or `none`. `max_tokens` bounds the context. `at_least` is a job's `seq`:
         Unavailable when the index does not reach it in time. Stages that were left out are named in `degraded`.
+        `recency`, such as `{"half_life_days": 90, "weight": 0.3}`, puts younger documents before older ones.
+        With `explain`, `explanation` tells of each candidate near the cut who proposed it and what became of it.
         """
-        optional = {"filters": filters, "rerank": rerank, "max_tokens": max_tokens, "at_least": at_least}
+        optional = {"filters": filters, "rerank": rerank, "max_tokens": max_tokens, "at_least": at_least,
+                    "recency": recency}  # fmt: skip
         body = {"query": query, "queries": list(queries), "top_k": top_k, "mode": mode, "explain": explain}
         return self._wire.ask("POST", "/v1/search", records.search_answer_of, json={**body, **given(optional)})
 

@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from citadel_client.explained import Explained, explained_of
+
 Json = Mapping[str, Any]
 Mode = Literal["hybrid", "dense", "lexical"]
 
@@ -128,6 +130,7 @@ class Document:
     uri: str | None
     version: int | None  # the indexed version; None until the first one is
     mime_type: str | None
+    language: str | None  # ISO 639, told from the text; None where that tells too little
     labels: Labels | None  # None when they are not for this caller
     metadata: Mapping[str, Any]
     created_at: datetime | None
@@ -243,6 +246,7 @@ class SearchAnswer:
     context: str  # ready for a prompt; its markers are those of the citations
     degraded: tuple[str, ...]  # stages that the answer had to do without
     activity: tuple[Stage, ...]
+    explanation: tuple[Explained, ...] = ()  # with `explain`, in the order that decided
 
 
 def submitted_of(body: Json) -> SubmittedDocument:
@@ -288,6 +292,7 @@ def document_of(body: Json) -> Document:
         uri=body.get("uri"),
         version=body["version"],
         mime_type=body.get("mime_type"),
+        language=body.get("language"),
         labels=None if labels is None else labels_of(labels),
         metadata=body.get("metadata") or {},
         created_at=_time(body.get("created_at")),
@@ -332,6 +337,7 @@ def search_answer_of(body: Json) -> SearchAnswer:
         context=body["context"],
         degraded=tuple(body["degraded"]),
         activity=tuple(map(_stage_of, body["activity"])),
+        explanation=tuple(map(explained_of, body.get("explanation") or ())),
     )
 
 

@@ -142,12 +142,22 @@ def search(state: State, who: Who, body: dict[str, Any]) -> dict[str, Any]:
     degraded = [] if body.get("rerank") in (None, "none") else ["rerank"]
     activity = [{"stage": "authorize", "ms": 0.1}, {"stage": "lexical", "ms": 0.2, "candidates": len(scored)}]
     answer = {"request_id": str(uuid4()), "passages": passages, "context": context}
+    if body.get("explain"):
+        answer["explanation"] = [explained(p) for p in passages]
     return {**answer, "degraded": degraded, "activity": activity}
 
 
 def holds(doc: Doc, name: str, value: Any) -> bool:
     where, _, key = name.partition(".")
     return bool((doc.fields["metadata"].get(key) if key else doc.fields[where]) == value)
+
+
+def explained(p: dict[str, Any]) -> dict[str, Any]:
+    """A candidate that became a passage by its words alone."""
+    cited, at = p["citation"], {"rank": p["rank"], "score": p["score"]}
+    named = {name: cited[name] for name in ("document_id", "external_id", "version", "start", "end")}
+    return {**named, "dense": None, "lexical": at, "fused": at, "rerank": None, "fate": "passage",
+            "passage": p["rank"]}  # fmt: skip
 
 
 def passage(rank: int, score: float, doc: Doc, span: re.Match[str], mode: str) -> dict[str, Any]:

@@ -203,11 +203,14 @@ def test_a_search_takes_every_field_of_the_contract(client: CitadelClient, place
     )
     assert len(answer.passages) == 1
     assert answer.passages[0].scores.dense is None
+    first = answer.explanation[0]
+    assert (first.fate, first.passage, first.dense, first.fused.rank) == ("passage", 1, None, 1)
     assert answer.degraded == ()
     assert all(stage.ms >= 0 for stage in answer.activity)
     assert answer.activity
     assert answer.request_id
     assert reader.search(question, filters={"metadata.team": "another"}).passages == ()
+    assert reader.search(question).explanation == ()
 
 
 def test_refusals_are_typed(client: CitadelClient, place: Place) -> None:

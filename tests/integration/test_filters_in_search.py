@@ -12,6 +12,7 @@ from retrieval.search import Searcher, search
 from store import documents, sources
 from store.pool import open_store, writing
 from tests.conftest import World
+from tests.integration.rows import fetch
 
 METADATA: dict[str, dict[str, Any]] = {
     "a": {"team": "ops", "year": 2024, "live": True, "note": "100% sure", "tags": ["x", "y"]},
@@ -19,6 +20,8 @@ METADATA: dict[str, dict[str, Any]] = {
     "c": {"team": None, "year": "2024", "live": 1},
     "d": {},
 }
+
+LANGUAGES = {"a": "en", "b": "de", "hidden": "en"}  # nothing is told of the others
 
 
 @pytest.fixture
@@ -40,6 +43,8 @@ def put(world: World, name: str, labels: Labels, metadata: dict[str, Any]) -> No
         source_id = sources.ensure_api_source(conn, world.tenant_id, source).id
         submitted = documents.submit(conn, world.tenant_id, source_id, submission, key)
     assert world.index(submitted)
+    fetch(world, "UPDATE versions SET language = %s WHERE document_id = %s RETURNING 1", LANGUAGES.get(name),
+          submitted.document_id)  # fmt: skip
 
 
 def found(library: World, searcher: Searcher, filters: dict[str, Any]) -> str:
@@ -68,6 +73,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"uri": "https://x.example/b?q=1%202"}, "b"),  # a percent sign is no placeholder
     ({"mime_type": "text/plain"}, "abcd"),
     ({"mime_type": "text/html"}, ""),
+    ({"language": "en"}, "a"),
+    ({"language": {"$in": ["en", "de"]}}, "ab"),
+    ({"language": {"$ne": "en"}}, "bcd"),
+    ({"$or": [{"language": "de"}, {"metadata.team": None}], "source": "left"}, "b"),
     ({"metadata.team": "ops"}, "a"),
     ({"metadata.team": None}, "c"),
     ({"metadata.team": {"$ne": "ops"}}, "bcd"),

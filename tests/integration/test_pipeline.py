@@ -31,6 +31,7 @@ from store.pool import open_store, writing
 from store.profiles import ensure_profile, ensure_tenant
 from tests.conftest import World
 from tests.integration.conftest import CountingEmbedder
+from tests.integration.rows import fetch
 
 EVERYBODY = "user:anybody@acme.example"
 LONG = "\n\n".join(f"# Part {n}\n\n" + f"word{n} " * 120 for n in range(5))
@@ -83,6 +84,15 @@ def make_due(world: World) -> None:
 
 
 # --- an attempt that succeeds ---------------------------------------------------------------------------------------
+
+
+def test_a_version_has_its_language_told_from_the_text(world: World, pipeline: Pipeline) -> None:
+    german = accept(world, "de.md", "Alle Menschen sind frei und gleich an Würde und Rechten geboren.", "de.md")
+    silent = accept(world, "a.md", LONG, "a.md")
+    for submitted, language in ((german, "de"), (silent, None)):
+        assert attempted(pipeline, submitted) == "done"
+        told = fetch(world, "SELECT language FROM versions WHERE document_id = %s", submitted.document_id)
+        assert told == [(language,)]
 
 
 def test_an_attempt_indexes_the_version_and_says_so(world: World, pipeline: Pipeline) -> None:

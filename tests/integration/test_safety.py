@@ -56,6 +56,9 @@ MUTATIONS = {
     "CREATE POLICY counting2 ON label_set_chunks FOR INSERT TO citadel_owner WITH CHECK (true)": "label_set_chunks",
     "DROP POLICY counting ON label_set_chunks; "
     "CREATE POLICY counting ON label_set_chunks TO citadel_owner USING (true)": "label_set_chunks",
+    "ALTER POLICY reader ON label_set_changes USING (tenant_id = (SELECT scope_tenant()))": "label_set_changes",
+    "DROP TRIGGER changes_update ON documents": "documents",
+    "ALTER TABLE documents DISABLE TRIGGER changes_delete": "documents",
     "ALTER TABLE calibrations NO FORCE ROW LEVEL SECURITY": "calibrations",
     "DROP TRIGGER epoch_insert ON memberships": "memberships",
     "ALTER TABLE clearances DISABLE TRIGGER epoch_update_from": "clearances",

@@ -38,6 +38,7 @@ KILL_LIST = (
     "tests/integration/test_api_access.py",
     "tests/integration/test_publication.py",
     "tests/integration/test_label_order.py",
+    "tests/integration/test_recall.py",
     "tests/integration/test_reader_role.py",
     "tests/integration/test_safety.py",
     "tests/leaks/test_leaks.py::test_no_probe_leaks",
@@ -257,6 +258,20 @@ MUTANTS = (
           '    _record(store, principal, action, resource, request_id, "ok", told)\n', ""),
     _code("an erased document is still listed", "store/erase.py", '"DELETE FROM documents WHERE id = %s"',
           '"SELECT FROM documents WHERE id = %s"'),
+    # kept answers
+    _code("a kept answer is anybody's", "retrieval/recall.py", "(engine, self.principal, ids,", "(engine, ids,"),
+    _code("a kept answer is of any sight", "retrieval/recall.py", "self.principal, ids, self", "self.principal, self"),
+    _code("a kept answer outlives a grant", "retrieval/recall.py", "ids, self.scope.epoch,", "ids,"),
+    _code("a kept answer outlives a change", "retrieval/recall.py",
+          "if stands(conn, tenant_id, profile_id, at):", "if at:"),
+    _code("a kept answer of a later snapshot", "store/standing.py",
+          " and includes(row[0], at.position.snapshot)", ""),
+    _code("a kept answer is not sealed for its question", "retrieval/recall.py",
+          "sealed[NONCE:], key)", 'sealed[NONCE:], b"")', ("retrieval/recall.py", "encrypt(nonce, value, key)",
+                                                           'encrypt(nonce, value, b"")')),
+    Mutant("where a document was before is not noted", sql=_function("note_changes", "(VALUES (w.label_set_id),",
+                                                                    "(VALUES (c.label_set_id),")),
+    Mutant("everybody's changes end an answer", sql="ALTER POLICY reader ON label_set_changes USING (" + TENANT + ");"),
 )  # fmt: skip
 
 

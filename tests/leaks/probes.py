@@ -35,6 +35,7 @@ def probe_search_all(run: Run, caller: Caller) -> None:
             continue
         told = answer.json()
         found = {passage["citation"]["external_id"] for passage in told["passages"]}
+        found |= {each["external_id"] for each in told.get("explanation", ())}
         figures = [stage["candidates"] for stage in told["activity"] if "candidates" in stage]
         if found != visible or any(figure != len(visible) for figure in figures):
             run.leak(caller, f"search {body}: {len(found)} found, {figures} counted, {len(visible)} visible")
@@ -73,6 +74,7 @@ FILTERS: tuple[Callable[[str], dict[str, Any]], ...] = (
     lambda w: {"title": f"Title {w}"},
     lambda w: {"title": {"$gte": f"Title {w}", "$lte": f"Title {w}~"}},
     lambda w: {"uri": f"x:doc-{w}"},
+    lambda w: {"$or": [{"language": w}, {"title": f"Title {w}", "language": {"$ne": "en"}}]},
     lambda w: {"$or": [{"external_id": f"doc-{w}"}, {"metadata.secret": w}]},
     lambda w: {"$and": [{"metadata.n": 1}, {"title": {"$gt": f"Title {w}", "$lt": f"Title {w}"}}]},
 )

@@ -47,7 +47,8 @@ FIELDS: dict[str, dict[str, str]] = {
     "LabelsOut": dict.fromkeys(("document_id", "labels", "seq"), "writes"),
     "LabelsIn": dict.fromkeys(("allow", "deny", "classification"), "writes"),
     "DocumentOut": dict.fromkeys(
-        ("document_id", "source", "external_id", "title", "uri", "version", "latest_version", "mime_type", "metadata",
+        ("document_id", "source", "external_id", "title", "uri", "version", "latest_version", "mime_type", "language",
+         "metadata",
          "labels", "created_at", "updated_at"), "list"),
     "DocumentsOut": dict.fromkeys(("documents", "next_cursor"), "list"),
     "TextOut": dict.fromkeys(("document_id", "version", "start", "end", "text"), "text"),
@@ -69,7 +70,11 @@ FIELDS: dict[str, dict[str, str]] = {
         ("marker", "document_id", "external_id", "version", "title", "uri", "page", "heading_path", "start", "end",
          "content_hash"), "search_all"),
     "PassageOut": dict.fromkeys(("rank", "score", "text", "citation", "scores"), "search_all"),
-    "SearchOut": {**dict.fromkeys(("passages", "context", "degraded", "activity"), "search_all"),
+    "PlacedOut": dict.fromkeys(("rank", "score"), "search_all"),
+    "ExplainedOut": dict.fromkeys(
+        ("document_id", "external_id", "version", "start", "end", "dense", "lexical", "fused", "rerank", "fate",
+         "passage"), "search_all"),
+    "SearchOut": {**dict.fromkeys(("passages", "context", "degraded", "activity", "explanation"), "search_all"),
                   "request_id": "= made for each request from random bits"},
 }  # fmt: skip
 

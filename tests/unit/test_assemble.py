@@ -141,7 +141,7 @@ def test_the_context_keeps_to_the_budget(
 
 
 def test_nothing_found_is_an_empty_context() -> None:
-    assert put_together([]) == Assembled((), "", 0, 0)
+    assert put_together([]) == Assembled((), "", 0, 0, ())
 
 
 def test_for_measuring_each_chunk_is_a_passage_in_its_place() -> None:
