@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID, uuid4
@@ -29,6 +29,8 @@ READ_AHEAD = 4  # texts read for each passage asked for: neighbours and near-dup
 SEARCHES = 5  # at once in a process; each holds up to three connections, and the pool has 16
 POLL_S = 0.05
 
+Leg = Callable[["Searcher", View, Scan, tuple[str, ...], float], Proposed]
+
 
 @dataclass(frozen=True, slots=True)
 class Searcher:
@@ -41,6 +43,7 @@ class Searcher:
     deadline_s: float = 10.0
     at_least_wait_s: float = 5.0
     questions: Questions = field(default_factory=Questions)
+    legs: Mapping[str, "Leg"] = field(default_factory=lambda: {"dense": _dense, "lexical": _lexical})
     threads: StageThreads = field(default_factory=lambda: StageThreads(SEARCHES))
     slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(SEARCHES))
 
@@ -90,14 +93,17 @@ def _search(
             check_model(searcher.embedder, profile)
             scan = Scan(scope, profile.id, where)
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
-        questions = (request.query, *request.queries)
-        dense_leg = request.mode != "lexical" and stages.start("dense", _dense, searcher, view, scan, questions)
-        lexical_leg = request.mode != "dense" and stages.start("lexical", _lexical, searcher, view, scan, questions)
+        questions, legs = (request.query, *request.queries), searcher.legs
+        dense_leg = request.mode != "lexical" and stages.start("dense", legs["dense"], searcher, view, scan, questions)
+        lexical_leg = request.mode != "dense" and stages.start(
+            "lexical", legs["lexical"], searcher, view, scan, questions
+        )
         dense, lexical = stages.finish(dense_leg), stages.finish(lexical_leg)
         with stages.timed("fuse"):
             fused = fuse(fusion, dense, lexical)[:POOL]
         with stages.timed("read"):
-            rows = _read(conn, [candidate.chunk_id for candidate in fused], READ_AHEAD * request.top_k)
+            ahead = 1 if request.as_ranked else READ_AHEAD
+            rows = _read(conn, [candidate.chunk_id for candidate in fused], ahead * request.top_k)
             fused = [candidate for candidate in fused if candidate.chunk_id in rows]
             passages = proposed(conn, profile.id, boxed, fused, rows)
     question = Question(request.query, partial(searcher.questions.tokens, searcher.embedder, scope, request.query))

@@ -19,6 +19,12 @@ PROTECTED = (
     "tombstones",
     "label_set_chunks",
     "calibrations",
+    "golden_sets",
+    "golden_queries",
+    "eval_runs",
+    "eval_answers",
+    "eval_passages",
+    "eval_stages",
 )
 
 ROLE = """
@@ -54,7 +60,8 @@ NEEDED = {
 }
 NEEDED |= dict.fromkeys(
     ("memberships", "clearances", "closed_subjects", "scim_users", "scim_groups", "label_sets", "sources", "change_log",
-     "jobs", "tombstones", "calibrations"), ("scope_tenant()",)
+     "jobs", "tombstones", "calibrations", "golden_sets", "golden_queries", "eval_runs", "eval_answers",
+     "eval_passages", "eval_stages"), ("scope_tenant()",)
 )  # fmt: skip
 UNPOLICED = """
     SELECT relname FROM pg_class
