@@ -1,26 +1,40 @@
-"""`citadel eval`: measure the search against a golden set."""
+"""`citadel eval`: measure the search against golden sets."""
 
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import click
+from ir_measures import Measure
 
+import retrieval
 from cli.legs import legs_command
 from cli.options import as_json, pass_settings, show
+from cli.runs import compare_command, gate_command, list_command, report_command
 from cli.scratch import ChunkSize, bar, chunk_options, scratch_settings, standing
-from cli.stack import open_searcher, tenant_of
+from cli.stack import open_searcher, opened_store, tenant_of
 from core.config import Settings
-from core.records import FusionMethod, Mode, Principal, SearchRequest
+from core.errors import Invalid
+from core.records import FusionMethod, Mode, Principal, Profile, SearchRequest
+from eval import exchange, page
 from eval.collection import SUBJECT, Part, is_collection, read_collection
 from eval.golden import GoldenSet, read_golden
 from eval.judged import judge
-from eval.report import RunReport, make_report, to_dict, to_text
-from eval.run import Run, run_golden
-from eval.scratch import visible_places
+from eval.kept import Kept, KeptEmbedder, kept_key, load, save
+from eval.measures import parse_measures
+from eval.record import Plan, record
+from eval.report import RunReport, to_dict, to_text
+from eval.scratch import index_state, visible_places
+from models.embedder import Embedder
 from retrieval.fuse import fusion_from
-from retrieval.search import search
+from store import golden as sets
+from store.pool import Store, writing
+from store.runs import StoredRun
+
+FOLDER = "legs"  # in the state folder: what legs gave, by everything that it follows from
 
 
 @click.group("eval")
@@ -28,7 +42,8 @@ def eval_group() -> None:
     """Measure the search against golden sets."""
 
 
-eval_group.add_command(legs_command)
+for command in (legs_command, compare_command, gate_command, list_command, report_command):
+    eval_group.add_command(command)
 
 
 def _cutoffs(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
@@ -39,9 +54,12 @@ def _cutoffs(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
 
 
 @eval_group.command("run")
-@click.argument("golden", type=click.Path(exists=True, path_type=Path))
+@click.argument("golden")
+@click.option("--name", help="Of the run, for compare and gate.  [default: the golden set's]")
 @click.option("--k", "cutoffs", default="1,3,5,10", show_default=True, callback=_cutoffs, metavar="K,K,…",
               help="Cutoffs: how many passages of an answer count.")  # fmt: skip
+@click.option("--measures", default="", metavar="M,M,…",
+              help="More of them: P, R, nDCG, RR, AP, Success, Bpref, with @K or without.")  # fmt: skip
 @click.option("--mode", type=click.Choice(["hybrid", "dense", "lexical"]), default="hybrid", show_default=True)
 @click.option("--fusion", type=click.Choice(["convex", "rrf"]), help="[default: the tenant's]")
 @click.option("--dense-weight", type=click.FloatRange(0, 1), help="Of the convex fusion.  [default: the tenant's]")
@@ -52,6 +70,11 @@ def _cutoffs(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
 @chunk_options
 @click.option("--tenant", help="The tenant to search; it holds the documents.  [default: the one in CITADEL_TENANT, "
               "or a collection's own]")  # fmt: skip
+@click.option("--workers", type=click.IntRange(1, 16), default=os.cpu_count() or 2, show_default="processors",
+              help="Questions asked at once. Latency is that of a search beside so many others.")  # fmt: skip
+@click.option("--again", is_flag=True, help="Ask every leg again, though what they gave is kept.")
+@click.option("--html", "html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as a page.")
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write it for a pull request.")
 @click.option("--progress/--no-progress", default=None, help="A bar on stderr.  [default: on a terminal]")
 @as_json
 @pass_settings
@@ -59,8 +82,10 @@ def _cutoffs(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
 def run_command(
     ctx: click.Context,
     settings: Settings,
-    golden: Path,
+    golden: str,
+    name: str | None,
     cutoffs: tuple[int, ...],
+    measures: str,
     mode: Mode,
     fusion: FusionMethod | None,
     dense_weight: float | None,
@@ -70,15 +95,22 @@ def run_command(
     chunk_tokens: int | None,
     chunk_chars: int | None,
     tenant: str | None,
+    workers: int,
+    again: bool,
+    html: Path | None,
+    markdown: Path | None,
     progress: bool | None,
     as_json: bool,
 ) -> None:
-    """Ask every question of GOLDEN as the principal that it names; print P, R, nDCG and RR at each cutoff.
+    """Ask every question of GOLDEN as the principal that it names; keep the run, and print what it measured.
 
-    GOLDEN is a file of JSON lines about documents that are indexed already, or the folder of a collection that brings
-    its documents: BEIR, Chroma's questions, contextual code, filings. They are indexed once, into a tenant of their
-    own, on the stack that runs here or else on a Postgres that is started for this command. Ends with status 1 when a
-    forbidden document came back.
+    GOLDEN is a file of JSON lines about documents that are indexed already, a BEIR or TREC folder of questions, the
+    name of a set that `citadel golden import` took in (NAME or NAME@VERSION), or the folder of a collection that brings
+    its documents: BEIR, Chroma's questions, contextual code, filings. Those are indexed once, into a tenant of their
+    own, on the stack that runs here or else on a Postgres that is started for this command.
+
+    What the legs gave is kept: with another fusion or reranker, nothing is asked again. A run that was interrupted goes
+    on where it was. Ends with status 1 when a forbidden document came back.
 
     \b
     A line of GOLDEN:
@@ -88,55 +120,103 @@ def run_command(
 
     \b
     Examples:
-      citadel eval run examples/acme/golden.jsonl
+      citadel eval run examples/acme/golden.jsonl --name main
       citadel eval run golden.jsonl --k 5,10 --mode dense --json | jq .measures
-      citadel eval run scifact/
+      citadel eval run scifact/ --measures AP@100,Bpref --html scifact.html
       citadel eval run chroma-chunking/ --chunk-chars 800 --dense-weight 0.3
       citadel eval run scifact/ --tenant research --as user:ana@acme.example
     """
     shown = sys.stderr.isatty() if progress is None else progress
     options = SearchRequest("", fusion=fusion_from(fusion, dense_weight), rerank=rerank)
-    asking = _Asking(cutoffs, mode, options, shown)
-    if is_collection(golden) and tenant is None:
+    asking = _Asking(name, cutoffs, parse_measures(measures), mode, options, workers, again, shown, html, markdown)
+    folder = Path(golden)
+    if is_collection(folder) and tenant is None:
         size = ChunkSize(chunk_tokens, chunk_chars)
-        run = _run_collection(settings, golden, part, subject, size, asking)
+        run, report = _run_collection(settings, folder, part, subject, size, asking)
     else:
-        questions = read_golden(golden, subject)
-        run = _run(replace(settings, tenant=tenant or settings.tenant), questions, asking)
-    report = make_report(run)
-    show(to_dict(report), as_json, to_text(report))
+        chosen = replace(settings, tenant=tenant or settings.tenant)
+        questions = read_golden(folder, subject) if folder.exists() else None
+        run, report = _run(chosen, chosen, questions or _stored(chosen, golden), asking)
+    told = {**to_dict(report), "run": {"id": str(run.id), "name": run.name, "config": run.config}}
+    show(told, as_json, f"{to_text(report)}\n\nkept as {run.name} ({str(run.id)[:8]})")
     ctx.exit(exit_status(report))
 
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """How the questions are asked."""
+    """How the questions are asked, and what is made of it."""
 
+    name: str | None
     cutoffs: tuple[int, ...]
+    measures: tuple[Measure, ...]
     mode: Mode
     options: SearchRequest
+    workers: int
+    again: bool
     progress: bool
+    html: Path | None
+    markdown: Path | None
 
 
 def _run_collection(
     settings: Settings, folder: Path, part: Part, subject: str | None, size: ChunkSize, asking: _Asking
-) -> Run:
+) -> tuple[StoredRun, RunReport]:
     collection = read_collection(folder, part, subject)
+    golden = replace(collection.golden, name=f"{collection.name}-{part}")
     with standing(settings) as running:
         scratch = scratch_settings(running, collection, size, asking.progress)
-        return _run(scratch, collection.golden, asking, subject or SUBJECT)
+        return _run(running, scratch, golden, asking, subject or SUBJECT)
 
 
-def _run(settings: Settings, questions: GoldenSet, asking: _Asking, ranked_for: str | None = None) -> Run:
+def _stored(settings: Settings, name: str) -> GoldenSet:
+    """The set of that name in the store. Raises NotFound."""
+    with opened_store(settings) as store:
+        return stored_golden(store, settings, name)
+
+
+def stored_golden(store: Store, settings: Settings, name: str) -> GoldenSet:
+    """The set NAME or NAME@VERSION that the tenant keeps. Raises NotFound, which says what to do."""
+    base, at, version = name.rpartition("@")
+    numbered = bool(at) and version.isascii() and version.isdecimal()
+    with writing(store) as conn:
+        row = sets.named(
+            conn, tenant_of(store, settings), base if numbered else name, int(version) if numbered else None
+        )
+        return exchange.from_lines(row.name, row.digest, sets.lines(conn, row.id))
+
+
+def _run(
+    keeping: Settings, searched: Settings, questions: GoldenSet, asking: _Asking, ranked_for: str | None = None
+) -> tuple[StoredRun, RunReport]:
     """`ranked_for`: who asks the questions of a collection, by whose documents or passages it is measured."""
-    with open_searcher(settings) as searcher, bar("questions", asking.progress) as step:
-        tenant_id = tenant_of(searcher.store, settings)
-        total = len(questions.queries)
+    if not questions.queries:
+        raise Invalid("the golden set has no question left that judges anything")
+    engine = {"model": searched.model, "lexical": searched.lexical, "k1": searched.bm25_k1, "b": searched.bm25_b,
+              "reranker": searched.reranker}  # fmt: skip
+    with opened_store(searched) as store:
+        state = index_state(store, tenant_of(store, searched), {query.subject for query in questions.queries})
+    place = searched.state / FOLDER / f"{kept_key({**state, **engine}, Path(str(retrieval.__file__)).parent)}.npz"
+    kept = Kept() if asking.again else load(place)
+    opened = partial(_kept_embedder, kept)
+    with open_searcher(searched, opened) as searcher, bar("questions", asking.progress) as step:
+        tenant_id = tenant_of(searcher.store, searched)
         judged = ranked_for and judge(questions, visible_places(searcher.store, Principal(tenant_id, ranked_for)))
-        return run_golden(
-            partial(search, searcher), tenant_id, questions, asking.cutoffs, asking.mode,
-            lambda done: step(done, total), asking.options, judged or None,
+        plan = Plan(
+            tenant_of(searcher.store, keeping), tenant_id, asking.name or questions.name.removesuffix(".jsonl"),
+            questions, asking.cutoffs, asking.measures, asking.mode, asking.options,
+            judged or None, asking.workers,
         )  # fmt: skip
+        try:
+            run, report = record(searcher, kept, plan, engine, lambda done: step(done, len(questions.queries)))
+        finally:
+            if kept.changed:
+                save(place, kept)
+        page.write(searcher.store, plan.owner, run, asking.html, asking.markdown)
+    return run, report
+
+
+def _kept_embedder(kept: Kept, profile: Profile, open_it: Callable[[], Embedder]) -> Embedder:
+    return KeptEmbedder(profile, kept, open_it)
 
 
 def exit_status(report: RunReport) -> int:

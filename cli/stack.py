@@ -1,7 +1,7 @@
 """Opens what commands work with, from settings, and closes it again."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +12,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from api.service import Service
 from core.config import Settings
 from core.errors import Misconfigured
+from core.records import Profile
 from ingest.room import Room
-from models.embedder import open_embedder
+from models.embedder import Embedder, open_embedder
 from models.reranker import CrossEncoderReranker
 from retrieval.lexical import Bm25, LexicalIndex, RankBm25Index
 from retrieval.recall import KeptAnswers, code_digest
@@ -45,9 +46,18 @@ def opened_store(settings: Settings, *, reads: bool = True) -> Iterator[Store]:
         store.close()
 
 
+def warmed(profile: Profile, open_it: Callable[[], Embedder]) -> Embedder:
+    """Opened now; the first call of a compiled model is many times slower, so that is this one."""
+    embedder = open_it()
+    embedder.embed_queries(["warm"])
+    return embedder
+
+
 @contextmanager
-def open_searcher(settings: Settings) -> Iterator[Searcher]:
-    """What a search needs."""
+def open_searcher(
+    settings: Settings, opened: Callable[[Profile, Callable[[], Embedder]], Embedder] = warmed
+) -> Iterator[Searcher]:
+    """What a search needs; `opened` makes the profile's embedder of what opens it."""
     with opened_store(settings) as store, open_lexical(settings, store) as lexical:
         with reading_tenant(store, None) as conn:
             profile = profiles.live_profile(conn, profiles.tenant_named(conn, settings.tenant))
@@ -57,13 +67,14 @@ def open_searcher(settings: Settings) -> Iterator[Searcher]:
             rerankers["cross-encoder"] = Boxed(CrossEncoderReranker(settings.reranker), settings.reranker_box_s)
         searcher = Searcher(
             store=store,
-            embedder=open_embedder(settings.model, settings.model_cache(), threads, profile.precision),
+            embedder=opened(
+                profile, lambda: open_embedder(settings.model, settings.model_cache(), threads, profile.precision)
+            ),
             lexical=lexical,
             rerankers=rerankers,
             deadline_s=settings.search_deadline_s,
             at_least_wait_s=settings.at_least_wait_s,
         )
-        searcher.embedder.embed_queries(["warm"])  # the first call of a compiled model is many times slower
         threadpool_limits(1, "blas")  # a search's products take 1.8 ms on one thread, on two busy cores 35 ms on two
         try:
             yield searcher

@@ -25,6 +25,7 @@ QUERY_KEYS = ("id", "query", "as", "relevant", "forbidden", "tags")
 JUDGEMENT_KEYS = ("document", "quote", "page", "span", "grade")
 GRADES = (1, 2, 3)
 WHOLE = re.compile(r"-?[0-9]{1,3}")
+TREC_TOPICS, TREC_QRELS = "topics.tsv", "qrels.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,16 @@ class GoldenSet:
 
 
 def read_golden(path: Path, subject: str | None = None, split: str = "test") -> GoldenSet:
-    """The golden set of a JSON-lines file, or of a BEIR folder (`queries.jsonl`, `qrels/<split>.tsv`).
+    """The golden set of a JSON-lines file, a BEIR folder (`queries.jsonl`, `qrels/<split>.tsv`) or a TREC folder
+    (`topics.tsv` with an id, a tab and a question; `qrels.txt` with topic, iteration, document and grade).
 
-    `subject` asks the questions that name nobody, as all of a BEIR folder do. Raises InvalidGolden, which names the
-    file and the line and says what to write instead.
+    `subject` asks the questions that name nobody, as all of a BEIR or TREC folder do. Raises InvalidGolden, which
+    names the file and the line and says what to write instead.
     """
-    queries = tuple(_beir(path, subject, split) if path.is_dir() else _native(path, subject))
+    if path.is_dir() and (path / TREC_QRELS).is_file():
+        queries = tuple(_trec(path, subject))
+    else:
+        queries = tuple(_beir(path, subject, split) if path.is_dir() else _native(path, subject))
     if not queries:
         raise InvalidGolden(f"{path}: holds no questions; write one JSON object a line")
     return GoldenSet(path.name, _digest(path, split), queries)
@@ -175,12 +180,18 @@ def _beir(folder: Path, subject: str | None, split: str) -> Iterator[GoldenQuery
         raise InvalidGolden(
             f"{folder}: the questions of a BEIR folder name nobody who asks; give it with `--as user:…`"
         )
-    asker, texts = _subject(subject), _beir_queries(folder / "queries.jsonl")
-    judged: dict[str, dict[str, int]] = {}
     path = folder / "qrels" / f"{split}.tsv"
-    for number, (query_id, document, grade) in _beir_qrels(path):
+    yield from _joined(path, _subject(subject), _beir_queries(folder / "queries.jsonl"), _beir_qrels(path))
+
+
+def _joined(
+    path: Path, asker: str, texts: Mapping[str, str], qrels: Iterator[tuple[int, tuple[str, str, int]]]
+) -> Iterator[GoldenQuery]:
+    """The questions that the qrels judge, in the qrels' order."""
+    judged: dict[str, dict[str, int]] = {}
+    for number, (query_id, document, grade) in qrels:
         if query_id not in texts:
-            raise InvalidGolden(f"{path}:{number}: question {query_id!r} is not in queries.jsonl: add it there")
+            raise InvalidGolden(f"{path}:{number}: question {query_id!r} is not among the questions: add it there")
         if document in judged.setdefault(query_id, {}):
             raise InvalidGolden(f"{path}:{number}: {document!r} is judged twice for {query_id!r}: keep one line")
         judged[query_id][document] = grade
@@ -220,6 +231,37 @@ def _beir_qrels(path: Path) -> Iterator[tuple[int, tuple[str, str, int]]]:
                 raise InvalidGolden(f"{path}:{number}: write query-id, corpus-id and a whole number, with tabs between")
 
 
+# --- TREC folders ---------------------------------------------------------------------------------------------------
+
+
+def _trec(folder: Path, subject: str | None) -> Iterator[GoldenQuery]:
+    if subject is None:
+        raise InvalidGolden(
+            f"{folder}: the questions of a TREC folder name nobody who asks; give it with `--as user:…`"
+        )
+    path = folder / TREC_QRELS
+    yield from _joined(path, _subject(subject), _trec_topics(folder / TREC_TOPICS), _trec_qrels(path))
+
+
+def _trec_topics(path: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for number, line in _lines(path):
+        topic, tab, text = line.partition("\t")
+        if not tab or not topic.strip() or not text.strip() or topic.strip() in texts:
+            raise InvalidGolden(f"{path}:{number}: write an id of its own, a tab and the question")
+        texts[topic.strip()] = _text(text.strip(), "the question")
+    return texts
+
+
+def _trec_qrels(path: Path) -> Iterator[tuple[int, tuple[str, str, int]]]:
+    for number, line in _lines(path):
+        match line.split():
+            case [topic, _, document, grade] if WHOLE.fullmatch(grade):
+                yield number, (topic, document, max(0, int(grade)))
+            case _:
+                raise InvalidGolden(f"{path}:{number}: write topic, 0, document and a whole number")
+
+
 def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """The numbered values of a file of JSON lines. Raises InvalidGolden, which names file and line."""
     for number, line in _lines(path):
@@ -255,7 +297,11 @@ def _read(path: Path) -> bytes:
 
 
 def _digest(path: Path, split: str) -> str:
-    parts = (path / "queries.jsonl", path / "qrels" / f"{split}.tsv") if path.is_dir() else (path,)
+    parts: tuple[Path, ...] = (path,)
+    if path.is_dir():
+        trec = (path / TREC_QRELS).is_file()
+        parts = (path / TREC_TOPICS, path / TREC_QRELS) if trec else (
+            path / "queries.jsonl", path / "qrels" / f"{split}.tsv")  # fmt: skip
     return hashlib.sha256(b"".join(_read(part) for part in parts)).hexdigest()
 
 

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from core.errors import Invalid
 from core.records import Citation, Mode, Principal, SearchAnswer, SearchRequest
 from eval.golden import GoldenQuery, GoldenSet
 from eval.judged import Judged
+from store.runs import StoredStages
 
 # The measures look at the first k passages. More are asked for, because a forbidden document is a leak at any rank:
 # the search orders what it may show before it cuts, so asking for more does not change which the first k are (they may
@@ -17,6 +19,7 @@ from eval.judged import Judged
 DEPTH = 5
 
 PLAIN = SearchRequest("")
+BATCH = 25  # answers that are kept at once: so many are asked again when a run is interrupted
 
 Search = Callable[[Principal, SearchRequest], SearchAnswer]
 
@@ -27,8 +30,11 @@ class Answered:
 
     query: GoldenQuery
     passages: tuple[Citation, ...]  # best first; several may be of one document
-    ms: float  # of the whole search, as its caller waited
+    ms: float | None  # of the whole search, as its caller waited; None where its legs were kept ones
     degraded: tuple[str, ...]  # stages that the answer went without: it does not measure them
+    scores: tuple[float, ...] = ()  # of the passages
+    tokens: int = 0  # of the passages within the largest cutoff
+    stages: tuple[StoredStages, ...] = ()  # where each relevant document stood
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +68,58 @@ def run_golden(
     of a collection, whose judgements `judged` has, the chunks as they are ranked, and else the answer's passages. An
     error of the search is the run's: a figure over the questions that happened to work would look like a better one.
     """
-    if not cutoffs or min(cutoffs) < 1:
-        raise Invalid(f"a cutoff is a number of passages from 1 on, such as 5; got {list(cutoffs)}")
-    top_k, options = DEPTH * max(cutoffs), replace(options, as_ranked=judged is not None)
+    request = request_of(cutoffs, mode, options, judged)
     answers = []
     for number, query in enumerate(golden.queries, start=1):
-        answers.append(_ask(search, tenant_id, query, replace(options, query=query.query, top_k=top_k, mode=mode)))
+        answers.append(ask(search, tenant_id, query, request)[0])
         progress(number)
     return Run(golden, tuple(sorted(set(cutoffs))), mode, tuple(answers), judged)
 
 
-def _ask(search: Search, tenant_id: UUID, query: GoldenQuery, request: SearchRequest) -> Answered:
+def ask_each(
+    asked: Callable[[GoldenQuery], Answered],
+    golden: GoldenSet,
+    already: Mapping[str, Answered],
+    workers: int,
+    keep: Callable[[Sequence[Answered]], None],
+    progress: Callable[[int], None],
+) -> tuple[Answered, ...]:
+    """Ask what is not answered already, several at once, and hand over what is new in batches; in the set's order.
+
+    The first error ends it, once what came before has been handed over.
+    """
+    answers, fresh = dict(already), []
+    left = [query for query in golden.queries if query.id not in already]
+    with ThreadPoolExecutor(workers, "eval") as pool:
+        futures = [pool.submit(asked, query) for query in left]
+        try:
+            for future in as_completed(futures):
+                answered = future.result()
+                answers[answered.query.id] = answered
+                fresh.append(answered)
+                if len(fresh) == BATCH:
+                    keep(fresh)
+                    fresh = []
+                progress(len(answers))
+        finally:
+            for future in futures:
+                future.cancel()
+            if fresh:
+                keep(fresh)
+    return tuple(answers[query.id] for query in golden.queries)
+
+
+def request_of(cutoffs: Sequence[int], mode: Mode, options: SearchRequest, judged: Judged | None) -> SearchRequest:
+    """What every question is asked with."""
+    if not cutoffs or min(cutoffs) < 1:
+        raise Invalid(f"a cutoff is a number of passages from 1 on, such as 5; got {list(cutoffs)}")
+    return replace(options, top_k=DEPTH * max(cutoffs), mode=mode, as_ranked=judged is not None)
+
+
+def ask(search: Search, tenant_id: UUID, query: GoldenQuery, request: SearchRequest) -> tuple[Answered, SearchAnswer]:
+    """Ask the question as its principal; and the answer itself."""
     started = time.perf_counter()
-    answer = search(Principal(tenant_id, query.subject, via="service:eval"), request)
+    answer = search(Principal(tenant_id, query.subject, via="service:eval"), replace(request, query=query.query))
     ms = (time.perf_counter() - started) * 1000
-    return Answered(query, tuple(passage.citation for passage in answer.passages), ms, answer.degraded)
+    citations, scores = tuple(p.citation for p in answer.passages), tuple(p.score for p in answer.passages)
+    return Answered(query, citations, ms, answer.degraded, scores), answer

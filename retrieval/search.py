@@ -41,6 +41,8 @@ READ_AHEAD = 4  # texts read for each passage asked for: neighbours and near-dup
 SEARCHES = 5  # at once in a process; each holds up to three connections, and the pool has 16
 POLL_S = 0.05
 
+Leg = Callable[["Searcher", View, Scan, tuple[str, ...], float], Proposed]
+
 
 @dataclass(frozen=True, slots=True)
 class Searcher:
@@ -55,6 +57,7 @@ class Searcher:
     questions: Questions = field(default_factory=Questions)
     answers: KeptAnswers | None = None  # None: none is kept
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    legs: Mapping[str, "Leg"] = field(default_factory=lambda: {"dense": _dense, "lexical": _lexical})
     threads: StageThreads = field(default_factory=lambda: StageThreads(SEARCHES))
     slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(SEARCHES))
 
@@ -111,7 +114,8 @@ def _search(
             pool = Pool(memory.replay(stages))
         pool = replace(pool, fused=fresher(conn, pool.fused, request.recency, searcher.now()))
         with stages.timed("read"):
-            rows = _read(conn, [candidate.chunk_id for candidate in pool.fused], READ_AHEAD * request.top_k)
+            ahead = 1 if request.as_ranked else READ_AHEAD
+            rows = _read(conn, [candidate.chunk_id for candidate in pool.fused], ahead * request.top_k)
             fused = [candidate for candidate in pool.fused if candidate.chunk_id in rows]
             passages = proposed(conn, profile.id, boxed, fused, rows) if memory.ranked is None else []
     question = Question(request.query, partial(searcher.questions.tokens, searcher.embedder, scope, request.query))
@@ -129,9 +133,9 @@ def _search(
 
 def _pool(searcher: Searcher, stages: Stages, view: View, scan: Scan, request: SearchRequest, fusion: Fusion) -> Pool:
     """What the legs propose, fused."""
-    questions = (request.query, *request.queries)
-    dense_leg = request.mode != "lexical" and stages.start("dense", _dense, searcher, view, scan, questions)
-    lexical_leg = request.mode != "dense" and stages.start("lexical", _lexical, searcher, view, scan, questions)
+    asked, legs = (searcher, view, scan, (request.query, *request.queries)), searcher.legs
+    dense_leg = request.mode != "lexical" and stages.start("dense", legs["dense"], *asked)
+    lexical_leg = request.mode != "dense" and stages.start("lexical", legs["lexical"], *asked)
     dense, lexical = stages.finish(dense_leg), stages.finish(lexical_leg)
     with stages.timed("fuse"):
         return Pool(fuse(fusion, dense, lexical)[:POOL], dense, lexical)

@@ -60,6 +60,11 @@ PLACES = """
     JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
     WHERE c.tenant_id = %s AND c.profile_id = %s
 """
+OF_DOCUMENTS = """
+    SELECT c.id, d.id, d.external_id, c.start_offset, c.end_offset FROM chunks c
+    JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
+    WHERE d.tenant_id = %s AND c.profile_id = %s AND d.external_id = ANY(%s)
+"""
 MATCHING = "AND document_id IN (SELECT id FROM documents d WHERE {})"
 DATES = "SELECT c.id, {} FROM chunks c JOIN documents d ON d.id = c.document_id WHERE c.id = ANY(%s)"
 INDEXED_TEXTS = "SELECT id, embed_prefix, text FROM chunks WHERE id = ANY(%s)"
@@ -179,6 +184,14 @@ def places(conn: Conn, tenant_id: UUID, profile_id: int) -> list[Place]:
     """Where every chunk lies that this transaction's scope shows."""
     with conn.cursor(row_factory=class_row(Place)) as cursor:
         return cursor.execute(PLACES, (tenant_id, profile_id)).fetchall()
+
+
+def of_documents(
+    conn: Conn, tenant_id: UUID, profile_id: int, external_ids: Sequence[str]
+) -> dict[int, tuple[UUID, Place]]:
+    """By id, the chunks of these documents that this transaction's scope shows."""
+    rows = conn.execute(OF_DOCUMENTS, (tenant_id, profile_id, list(external_ids))).fetchall()
+    return {chunk_id: (document_id, Place(*place)) for chunk_id, document_id, *place in rows}
 
 
 def _add(

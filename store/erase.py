@@ -27,6 +27,15 @@ SCRUB_REPORTS = """
     WHERE source_id = %(source)s AND EXISTS (
         SELECT FROM jsonb_array_elements_text(detail -> 'problems') p WHERE starts_with(p, %(name)s || ': '))
 """
+# Judgements name documents and quote them.
+SCRUB_JUDGEMENTS = """
+    UPDATE golden_queries SET line = line || jsonb_build_object(
+        'relevant', (SELECT coalesce(jsonb_agg(j), '[]') FROM jsonb_array_elements(line -> 'relevant') j
+                     WHERE j ->> 'document' <> %(name)s),
+        'forbidden', (line -> 'forbidden') - %(name)s::text)
+    WHERE tenant_id = %(tenant)s AND (line -> 'forbidden' ? %(name)s
+        OR line -> 'relevant' @> jsonb_build_array(jsonb_build_object('document', %(name)s::text)))
+"""
 LOCK = "SELECT latest_version FROM documents WHERE tenant_id = %s AND id = %s FOR UPDATE"
 BLOBS = "SELECT DISTINCT blob_key FROM versions WHERE document_id = %s ORDER BY 1"
 DELETE_VECTORS = "DELETE FROM {} WHERE document_id = %s"
@@ -114,6 +123,7 @@ def take_away(
     names = conn.execute(NAMES, (tenant_id, document_id)).fetchone()
     if names is not None:
         conn.execute(SCRUB_REPORTS, {"source": names[0], "name": names[1]})
+        conn.execute(SCRUB_JUDGEMENTS, {"tenant": tenant_id, "name": names[1]})
     row = conn.execute(LOCK, (tenant_id, document_id)).fetchone()
     if row is None or names is None:
         raise NotFound("there is no such document")

@@ -20,6 +20,12 @@ PROTECTED = (
     "label_set_chunks",
     "label_set_changes",
     "calibrations",
+    "golden_sets",
+    "golden_queries",
+    "eval_runs",
+    "eval_answers",
+    "eval_passages",
+    "eval_stages",
 )
 
 ROLE = """
@@ -55,7 +61,8 @@ NEEDED = {
 }
 NEEDED |= dict.fromkeys(
     ("memberships", "clearances", "closed_subjects", "scim_users", "scim_groups", "label_sets", "sources", "change_log",
-     "jobs", "tombstones", "calibrations"), ("scope_tenant()",)
+     "jobs", "tombstones", "calibrations", "golden_sets", "golden_queries", "eval_runs", "eval_answers",
+     "eval_passages", "eval_stages"), ("scope_tenant()",)
 )  # fmt: skip
 UNPOLICED = """
     SELECT relname FROM pg_class

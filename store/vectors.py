@@ -26,6 +26,7 @@ OUTLOOK = """
            EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(%(graph)s) AND indisvalid)
     FROM (VALUES (1)) one LEFT JOIN calibrations c ON c.tenant_id = %(tenant)s AND c.profile_id = %(profile)s
 """
+ROWS_OF_ALL = "SELECT coalesce(sum(chunks), 0)::int FROM label_set_chunks WHERE tenant_id = %s AND profile_id = %s"
 COUNT_MATCHING = """
     SELECT count(*) FROM (
         SELECT FROM {vectors} WHERE tenant_id = %(tenant)s AND label_set_id = ANY(%(label_sets)s::int[]) {filter}
@@ -74,6 +75,13 @@ class Outlook:
 
     visible: int  # chunks; where the request has a filter, before it
     calibration: Calibration | None  # None too when there is no graph that is ready
+
+
+def rows_of_all(conn: Conn, tenant_id: UUID, profile_id: int) -> int:
+    """How many chunks of the profile there are, for whoever sees all counts."""
+    row = conn.execute(ROWS_OF_ALL, (tenant_id, profile_id)).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def outlook(conn: Conn, scan: Scan) -> Outlook:

@@ -116,7 +116,7 @@ def test_the_report_as_json_counts_and_lists_what_leaked(golden: GoldenSet) -> N
     assert written["forbidden"] == {"judged": 2, "count": 1, "returned": [leak]}
     assert written["degraded"] == {"dense": 3}
     assert written["scored"] == 2
-    assert set(written["measures"]) == {"P@3", "R@3", "nDCG@3", "RR@3"}
+    assert set(written["measures"]) == {"P@3", "R@3", "nDCG@3", "RR@3", "unjudged@3"}
     assert written["digest"] == golden.digest
     assert [query["id"] for query in written["queries"]] == ["leave", "pay", "board"]
 
@@ -126,7 +126,7 @@ def test_the_page_shows_measures_slices_and_the_worst_question(golden: GoldenSet
     rows = [line.split() for line in page.splitlines()]
     assert ["@1", "@3"] in rows
     assert ["RR", "0.500", "0.750"] in rows
-    assert ["easy", "1", "0.333", "1.000", "1.000", "1.000"] in rows
+    assert ["tag:easy", "1", "0.333", "1.000", "1.000", "1.000"] in rows
     assert "forbidden documents returned: 0 of 2 judged" in page
     assert "3 answers went without lexical" in page
     worst = next(line for line in page.splitlines() if BO in line)
