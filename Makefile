@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench leaks mutants up clean
+.PHONY: demo test check bench leaks mutants hostile up clean
 
 $(VENV)/installed: requirements.lock pyproject.toml client/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,9 @@ leaks: $(VENV)/installed  ## who may not see it is told nothing of it: 100,000 p
 
 mutants: $(VENV)/installed  ## each isolation that is taken out is missed by a test
 	$(BIN)/python -m tests.leaks.mutants
+
+hostile: $(VENV)/installed  ## hostile, broken and 5,000 damaged files: each ends in a typed outcome in time
+	$(BIN)/python -m tests.hostile
 
 clean:
 	rm -rf $(VENV) .citadel

@@ -79,14 +79,24 @@ def repack(parts: dict[str, bytes]) -> bytes:
 
 
 def xml_root(part: bytes) -> Any:
-    """The root of an XML part; entities and DTDs are neither fetched nor expanded. Raises CorruptDocument."""
+    """The root of an XML part; entities and DTDs are neither fetched nor expanded.
+
+    Raises CorruptDocument, and ParserLimit where elements are nested deeper than libxml2 reads (256).
+    """
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True, remove_pis=True
     )
     try:
         return etree.fromstring(part, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
+        refuse_depth(parser)
         raise CorruptDocument("a part of the file is not well-formed XML") from error
+
+
+def refuse_depth(parser: Any) -> None:
+    """Raise ParserLimit when lxml's parser gave up over nesting: of HTML it drops what is deeper without a word."""
+    if any("xcessive depth" in entry.message for entry in parser.error_log):
+        raise ParserLimit("the file's elements are nested too deeply to read; flatten it")
 
 
 def related(parts: dict[str, bytes], owner: str, kind: str) -> Iterator[str]:

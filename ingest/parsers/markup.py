@@ -12,7 +12,7 @@ from typing import Any
 from lxml import etree, html  # type: ignore[import-untyped]
 
 from core.records import ParsedDocument
-from ingest.parsers.archive import xml_root
+from ingest.parsers.archive import refuse_depth, xml_root
 from ingest.parsers.canonical import Piece, assemble
 from ingest.parsers.decode import decode
 from ingest.parsers.offline import prepare
@@ -74,8 +74,10 @@ def read_page(text: str) -> Page:
     prepare()
     from unstructured.partition.html import partition_html
 
+    parser = html.HTMLParser()
     try:
-        root = html.document_fromstring(_XML_DECLARATION.sub("", text.replace("\x00", "")))
+        root = html.document_fromstring(_XML_DECLARATION.sub("", text.replace("\x00", "")), parser)
+        refuse_depth(parser)
     except (etree.ParserError, ValueError):
         return Page((), None, ())
     title = root.findtext(".//title")
