@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench leaks mutants up clean
+.PHONY: demo test check bench leaks mutants faults up clean
 
 $(VENV)/installed: requirements.lock pyproject.toml client/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,9 @@ leaks: $(VENV)/installed  ## who may not see it is told nothing of it: 100,000 p
 
 mutants: $(VENV)/installed  ## each isolation that is taken out is missed by a test
 	$(BIN)/python -m tests.leaks.mutants
+
+faults: $(VENV)/installed  ## kill, cut, flush, fill and restart everything while work comes and readers read: 10 minutes
+	$(BIN)/python -m tests.faults
 
 clean:
 	rm -rf $(VENV) .citadel
