@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench leaks mutants hostile up clean
+.PHONY: demo test check bench leaks mutants faults hostile up clean
 
 $(VENV)/installed: requirements.lock pyproject.toml client/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,9 @@ mutants: $(VENV)/installed  ## each isolation that is taken out is missed by a t
 
 hostile: $(VENV)/installed  ## hostile, broken and 5,000 damaged files: each ends in a typed outcome in time
 	$(BIN)/python -m tests.hostile
+
+faults: $(VENV)/installed  ## kill, cut, flush, fill and restart everything while work comes and readers read: 10 minutes
+	$(BIN)/python -m tests.faults
 
 clean:
 	rm -rf $(VENV) .citadel
