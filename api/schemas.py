@@ -73,7 +73,10 @@ class UploadIn(Body):
     source: Text = Field(default="api", min_length=1, max_length=200)
     uri: Text | None = Field(default=None, max_length=2048)
     labels: LabelsIn | None = Field(default=None, description="Left out: the source's own, at first nobody.")
-    metadata: JsonObject = {}
+    metadata: JsonObject = Field(
+        default={},
+        description="For filters. `superseded_by`: the external_id in its source of what replaces it.",
+    )
 
 
 class DocumentIn(UploadIn):
