@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from api.schemas import LabelsIn
 from core.explained import Fate
-from core.records import Document, Job, Labels, SearchAnswer, Source
+from core.records import Document, FusionMethod, Job, Labels, SearchAnswer, Source
 from store.explain import Explanation
 
 OPEN_DETAILS = frozenset(
@@ -230,6 +230,15 @@ class RefreshOut(BaseModel):
     job_id: UUID
 
     model_config = _example({"job_id": JOB})
+
+
+class FusionOut(BaseModel):
+    """How the dense and lexical legs become one list."""
+
+    method: FusionMethod
+    dense_weight: float
+
+    model_config = _example({"method": "convex", "dense_weight": 0.4})
 
 
 class CitationOut(BaseModel):

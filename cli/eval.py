@@ -10,6 +10,7 @@ import click
 from cli.legs import legs_command
 from cli.options import as_json, pass_settings, show
 from cli.scratch import ChunkSize, bar, chunk_options, scratch_settings, standing
+from cli.scratches import scratch_group
 from cli.stack import open_searcher, tenant_of
 from core.config import Settings
 from core.records import FusionMethod, Mode, Principal, SearchRequest
@@ -29,6 +30,7 @@ def eval_group() -> None:
 
 
 eval_group.add_command(legs_command)
+eval_group.add_command(scratch_group)
 
 
 def _cutoffs(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:

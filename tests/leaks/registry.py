@@ -29,6 +29,8 @@ ROUTES: dict[tuple[str, str], str] = {
     ("post", "/v1/sources"): "sources",
     ("post", "/v1/sources/{source_id}/refresh"): "sources",
     ("get", "/v1/access/explain"): "explain",
+    ("get", "/v1/fusion"): "fusion",
+    ("put", "/v1/fusion"): "fusion",
     ("get", "/metrics"): "metrics",
     ("get", "/healthz"): "open_routes",
     ("get", "/readyz"): "open_routes",
@@ -62,6 +64,7 @@ FIELDS: dict[str, dict[str, str]] = {
     "ExplanationOut": dict.fromkeys(
         ("document_id", "subject", "decision", "epoch", "external_id", "indexed", "label_set_id", "labels",
          "allowed_by", "denied_by", "clearance"), "explain"),
+    "FusionOut": dict.fromkeys(("method", "dense_weight"), "fusion"),
     "HeldOut": dict.fromkeys(("label", "path", "claimed"), "explain"),
     "ClearanceOut": dict.fromkeys(("classification", "own", "reaches"), "explain"),
     "CitationOut": dict.fromkeys(
