@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from api.schemas import LabelsIn
 from core.explained import Fate
-from core.records import Document, Job, Labels, SearchAnswer, Source
+from core.records import Document, FusionMethod, Job, Labels, SearchAnswer, Source
 from store.explain import Explanation
 
 OPEN_DETAILS = frozenset(
@@ -58,7 +58,7 @@ SEARCH_EXAMPLE: dict[str, Any] = {
         {"rank": 1, "score": 0.93, "text": "Flights are booked.",
          "citation": {"marker": "[1]", "document_id": DOCUMENT, "external_id": "handbook/travel.md", "version": 1,
                       "title": "Travel policy", "uri": None, "page": None, "heading_path": ["Travel", "Booking"],
-                      "start": 0, "end": 19, "content_hash": "9f2c…"},
+                      "start": 0, "end": 19, "content_hash": "9f2c…", "superseded_by": None},
          "scores": {"fused": 0.93, "dense": 0.61, "lexical": 7.2}},
     ],
     "context": "[1] Travel policy, Travel > Booking\nFlights are booked.",
@@ -236,6 +236,15 @@ class RefreshOut(BaseModel):
     model_config = _example({"job_id": JOB})
 
 
+class FusionOut(BaseModel):
+    """How the dense and lexical legs become one list."""
+
+    method: FusionMethod
+    dense_weight: float
+
+    model_config = _example({"method": "convex", "dense_weight": 0.4})
+
+
 class CitationOut(BaseModel):
     """Where a passage stands: /text?version&start&end of the document is the passage."""
 
@@ -250,6 +259,7 @@ class CitationOut(BaseModel):
     start: int
     end: int
     content_hash: str
+    superseded_by: UUID | None
 
 
 class PassageOut(BaseModel):

@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from api import docs, errors
 from api.body import BodyLimit
 from api.metrics import Metrics
-from api.routes import access, batch, documents, health, jobs, scim, search, sources
+from api.routes import access, batch, documents, fusion, health, jobs, scim, search, sources
 from api.service import Service
 
 DESCRIPTION = """Labelled documents in, permitted and cited context out.
@@ -34,7 +34,7 @@ def create_app(open_service: Callable[[], AbstractContextManager[Service]], max_
     app = FastAPI(title="Citadel", version="1", description=DESCRIPTION, lifespan=lifespan, responses=errors.RESPONSES,
                   docs_url=None, redoc_url=None)  # fmt: skip
     app.state.metrics = Metrics()
-    for routes in (search, batch, documents, jobs, sources, access, scim, health):
+    for routes in (search, batch, documents, jobs, sources, access, fusion, scim, health):
         app.include_router(routes.router)
     docs.install(app)
     errors.install(app)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from core.labels import make_labels
-from core.records import Labels, Recency, SearchRequest
+from core.records import Fusion, FusionMethod, Labels, Recency, SearchRequest
 
 MAX_METADATA = 64 * 1024  # bytes of JSON
 MAX_NESTING = 32  # levels of JSON; what is kept must come out again, and pydantic's own writer ends at 255
@@ -73,7 +73,10 @@ class UploadIn(Body):
     source: Text = Field(default="api", min_length=1, max_length=200)
     uri: Text | None = Field(default=None, max_length=2048)
     labels: LabelsIn | None = Field(default=None, description="Left out: the source's own, at first nobody.")
-    metadata: JsonObject = {}
+    metadata: JsonObject = Field(
+        default={},
+        description="For filters. `superseded_by`: the external_id in its source of what replaces it.",
+    )
 
 
 class DocumentIn(UploadIn):
@@ -135,6 +138,17 @@ class SearchIn(Body):
         """As the search takes it."""
         recency = self.recency and Recency(**dict(self.recency))
         return SearchRequest(**{**dict(self), "queries": tuple(self.queries), "recency": recency})
+
+
+class FusionIn(Body):
+    """How the dense and lexical legs become one list."""
+
+    method: FusionMethod = Field(description="`convex`: of scaled scores. `rrf`: of ranks.")
+    dense_weight: float = Field(default=Fusion().dense_weight, ge=0, le=1, description="Of the convex combination.")
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"method": "convex", "dense_weight": 0.4}]}
+    )
 
 
 class SourceIn(Body):

@@ -15,6 +15,7 @@ from cli.legs import legs_command
 from cli.options import as_json, pass_settings, show
 from cli.runs import compare_command, gate_command, list_command, report_command
 from cli.scratch import ChunkSize, bar, chunk_options, scratch_settings, standing
+from cli.scratches import scratch_group
 from cli.stack import open_searcher, opened_store, tenant_of
 from core.config import Settings
 from core.errors import Invalid
@@ -42,7 +43,7 @@ def eval_group() -> None:
     """Measure the search against golden sets."""
 
 
-for command in (legs_command, compare_command, gate_command, list_command, report_command):
+for command in (legs_command, compare_command, gate_command, list_command, report_command, scratch_group):
     eval_group.add_command(command)
 
 

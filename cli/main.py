@@ -9,6 +9,7 @@ import click
 from cli.access import groups, keys_group
 from cli.audit import audit_group
 from cli.calibrate import calibrate_command
+from cli.codes import fill_codes_command
 from cli.demo import demo
 from cli.erase import erase_command, tombstones_group
 from cli.eval import eval_group
@@ -46,7 +47,7 @@ def citadel(ctx: click.Context) -> None:
 
 for command in (up, serve, worker, dispatch, beat, follow, migrate, keys_group, groups, identity_group, access_group,
                 sources_group, refresh_command, jobs_group, search_command, fusion_command, eval_group, audit_group,
-                erase_command, tombstones_group, calibrate_command, demo):  # fmt: skip
+                erase_command, tombstones_group, calibrate_command, fill_codes_command, demo):  # fmt: skip
     citadel.add_command(command)
 
 

@@ -407,6 +407,7 @@ class ChunkRow:
     heading_path: tuple[str, ...]
     tokens: int
     text: str
+    superseded_by: UUID | None = None  # the document that its metadata names, where the reader sees that one too
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,6 +434,7 @@ class Citation:
     start: int
     end: int
     content_hash: str  # sha256 of the passage's UTF-8 bytes
+    superseded_by: UUID | None = None  # the newer document, where the caller may see it
 
 
 @dataclass(frozen=True, slots=True)

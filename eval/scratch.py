@@ -7,16 +7,20 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
+from core.errors import Invalid
 from core.records import Place, Principal, Profile
 from eval.collection import Collection
 from ingest.bulk import index_all, missing
 from ingest.chunk import ChunkBudget
 from ingest.pipeline import Pipeline
-from store import access, changes, chunks
+from store import access, changes, chunks, documents
+from store.blobs import BlobStore
 from store.pool import Store, reading_tenant, writing
 from store.profiles import ensure_tenant, live_profile
+from store.scratch import Scratch, drop_some, drop_tenant
 
 PREFIX = "eval/"
+DELETED = 500  # documents at a time
 FORMAT = 2  # of what the index holds of a document; one that holds more is another index
 
 
@@ -48,6 +52,29 @@ def ensure_scratch(
     if wanted:
         index_all(pipeline(), tenant_id, profile, budget, wanted, lambda done: progress(done, len(wanted)))
     return name
+
+
+def delete_scratch(
+    store: Store, blobs: BlobStore, which: Scratch, progress: Callable[[int, int], None] = lambda deleted, of: None
+) -> None:
+    """Delete a scratch tenant, its documents first, and the blobs that nothing else refers to. Raises Invalid for a
+    tenant that is none."""
+    if not which.name.startswith(PREFIX):
+        raise Invalid(f"{which.name!r} is no scratch tenant")
+    deleted = 0
+    while True:
+        with writing(store) as conn:
+            gone, keys = drop_some(conn, which.id, DELETED)
+        for key in keys:
+            with writing(store) as conn:
+                if documents.freeze_blob(conn, key):
+                    blobs.delete(key)
+        deleted += gone
+        progress(deleted, max(which.documents, deleted))
+        if not gone:
+            break
+    with writing(store) as conn:
+        drop_tenant(conn, which.id)
 
 
 def visible_places(store: Store, principal: Principal) -> list[Place]:

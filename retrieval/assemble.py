@@ -161,6 +161,7 @@ def _passage(rank: int, group: Group, text: str) -> Passage:
         start=span.start,
         end=span.end,
         content_hash=hashlib.sha256(text.encode()).hexdigest(),
+        superseded_by=row.superseded_by,
     )
     score = group.best.fused if group.best.rerank is None else group.best.rerank
     return Passage(rank, score, text, citation, group.best)
@@ -179,6 +180,8 @@ def _shared_path(chunks: Sequence[ChunkRow]) -> tuple[str, ...]:
 def _in_context(passage: Passage) -> str:
     citation = passage.citation
     origin = [citation.title or citation.external_id]
+    if citation.superseded_by is not None:
+        origin.append("superseded")
     if citation.page is not None:
         origin.append(f"page {citation.page}")
     if citation.heading_path:

@@ -68,12 +68,16 @@ OF_DOCUMENTS = """
 MATCHING = "AND document_id IN (SELECT id FROM documents d WHERE {})"
 DATES = "SELECT c.id, {} FROM chunks c JOIN documents d ON d.id = c.document_id WHERE c.id = ANY(%s)"
 INDEXED_TEXTS = "SELECT id, embed_prefix, text FROM chunks WHERE id = ANY(%s)"
+# Under row-level security a newer document that the reader may not see is not there.
 ROWS = """
     SELECT c.id AS chunk_id, c.document_id, d.external_id, s.name AS source, c.version, d.title, d.uri, c.ordinal,
-           c.start_offset AS start, c.end_offset AS "end", c.page_start, c.page_end, c.heading_path, c.tokens, c.text
+           c.start_offset AS start, c.end_offset AS "end", c.page_start, c.page_end, c.heading_path, c.tokens, c.text,
+           newer.id AS superseded_by
     FROM chunks c
     JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
     JOIN sources s ON s.id = d.source_id
+    LEFT JOIN documents newer ON newer.source_id = d.source_id AND newer.external_id = d.metadata ->> 'superseded_by'
+        AND newer.current_version IS NOT NULL AND newer.id <> d.id
     WHERE c.id = ANY(%s)
 """
 

@@ -185,6 +185,7 @@ class Citation:
     start: int
     end: int
     content_hash: str
+    superseded_by: UUID | None = None  # the newer document, where the caller may see it
 
     def as_metadata(self) -> dict[str, str | int | None]:
         """Flat and JSON-ready, for frameworks that carry metadata beside a text."""
@@ -365,6 +366,7 @@ def _citation_of(body: Json) -> Citation:
         start=int(body["start"]),
         end=int(body["end"]),
         content_hash=body["content_hash"],
+        superseded_by=UUID(body["superseded_by"]) if body.get("superseded_by") else None,
     )
 
 

@@ -362,3 +362,23 @@ def test_the_audit_names_who_did_what_for_whom(api: Api, key: dict[str, str], an
     ]
     kept = str(fetch(api.world, "SELECT detail, resource FROM audit"))
     assert "lamp" not in kept and str(document_id) in kept  # ids and counts, never content
+
+
+# --- fusion -------------------------------------------------------------------------------------------------------
+
+
+def test_fusion_is_read_and_changed_by_an_operator_whom_nothing_is_hidden_from(api: Api) -> None:
+    operator = api.key("operator", "operate")
+    assert api.http.get("/v1/fusion", headers=operator).json() == {"method": "convex", "dense_weight": 0.4}
+    changed = {"method": "rrf", "dense_weight": 0.7}
+    assert api.http.put("/v1/fusion", json=changed, headers=operator).json() == changed
+    assert api.http.get("/v1/fusion", headers=operator).json() == changed
+    ((actor, detail),) = fetch(api.world, "SELECT actor, detail FROM audit_log WHERE action = 'fusion.change'")
+    assert (actor, detail) == ("service:operator", changed)
+    for wrong in ({"method": "mean"}, {"method": "rrf", "dense_weight": 1.1}, {"dense_weight": 0.5}):
+        assert api.http.put("/v1/fusion", json=wrong, headers=operator).status_code == 422
+    for name, scopes, limits in (("reader", ("search",), {}), ("writer", ("ingest", "search"), {}),
+                                 ("cut", ("operate",), {"ceiling": ["group:a"]})):  # fmt: skip
+        key = api.key(name, *scopes, **limits)
+        assert api.http.get("/v1/fusion", headers=key).status_code == 403
+        assert api.http.put("/v1/fusion", json=changed, headers=key).status_code == 403

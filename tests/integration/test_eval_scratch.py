@@ -15,13 +15,14 @@ from core.errors import DeadlineExceeded, Invalid
 from core.records import Fusion, Principal, SearchAnswer, SearchRequest
 from eval.collection import SUBJECT, Collection, read_collection
 from eval.legs import LEGS, Answers, ask_all, cache_key, code_hash, kept, ordered
-from eval.scratch import ensure_scratch, index_state, tenant_name, visible_places
+from eval.scratch import PREFIX, delete_scratch, ensure_scratch, index_state, tenant_name, visible_places
 from ingest.chunk import ChunkBudget
 from ingest.pipeline import Pipeline
 from retrieval.fuse import fuse
 from retrieval.search import Searcher, search
 from store.pool import writing
 from store.profiles import fusion_of, set_fusion, tenant_named
+from store.scratch import scratches
 from tests.conftest import World
 from tests.integration.conftest import CountingEmbedder
 from tests.integration.rows import fetch
@@ -61,6 +62,33 @@ def test_a_second_run_indexes_nothing(
     assert sorted(embedder.take()) == ["A tail steers.", "Only a title\nOnly a title", "Wings\nA wing lifts."]
     assert run() == first
     assert embedder.take() == [] and told == [(3, 3)]
+
+
+def test_a_scratch_tenant_goes_with_all_it_holds_and_no_other(
+    world: World, pipeline: Pipeline, collection: Collection
+) -> None:
+    world.add("kept", "A wing lifts.")  # whose bytes are those of one of the collection's documents
+    beside = scratch(pipeline, world, collection, ChunkBudget(20))
+    other = replace(collection, name="other")
+    scratch(pipeline, world, other)
+    with writing(world.store) as conn:
+        found = scratches(conn, PREFIX)
+    assert {(each.documents, each.chunks) for each in found} == {(3, 3)} and len(found) == 2
+    told: list[tuple[int, int]] = []
+    (mine,) = (each for each in found if each.id == beside)
+    delete_scratch(world.store, world.blobs, mine, lambda done, of: told.append((done, of)))
+    assert told == [(3, 3), (3, 3)]
+    with writing(world.store) as conn:
+        assert [each.id for each in scratches(conn, PREFIX)] == [each.id for each in found if each.id != beside]
+    tables = fetch(world, "SELECT table_name FROM information_schema.columns WHERE column_name = 'tenant_id' "
+                          "AND table_schema = 'public' AND table_name !~ '^audit'")  # fmt: skip
+    assert len(tables) > 10
+    for (table,) in tables:
+        assert fetch(world, f"SELECT count(*) FROM {table} WHERE tenant_id = %s", beside) == [(0,)], table  # noqa: S608
+    blobs = fetch(world, "SELECT DISTINCT blob_key FROM versions")
+    assert all(world.blobs.has(key) for (key,) in blobs)
+    with pytest.raises(Invalid, match="no scratch"):
+        delete_scratch(world.store, world.blobs, replace(mine, id=world.tenant_id, name="default"))
 
 
 def test_what_was_interrupted_goes_on(

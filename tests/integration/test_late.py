@@ -10,9 +10,11 @@ import numpy as np
 import psycopg
 import pytest
 
+from core.errors import Invalid
 from core.labels import make_labels
 from core.records import FusedCandidate, SearchAnswer, SearchRequest
 from ingest.erase import erase
+from ingest.fill_codes import fill_codes
 from models.fake_embedder import FakeEmbedder
 from models.reranker import LateInteraction
 from models.token_codes import maxsim
@@ -100,6 +102,30 @@ def test_a_new_version_replaces_codes_and_erasure_takes_them(library: World) -> 
     erase(library.store, library.blobs, library.tenant_id, document_id, by="service:test")
     assert fetch(library, "SELECT FROM tokens_1 WHERE document_id = %s", document_id) == []
     assert len(fetch(library, "SELECT FROM tokens_1")) == len(TEXTS)
+
+
+def test_codes_that_are_missing_are_filled_in_from_the_chunks_own_text(library: World) -> None:
+    before = fetch(library, "SELECT chunk_id, document_id, code FROM tokens_1 ORDER BY chunk_id")
+    assert fill_codes(library.store, library.embedder, library.profile) == 0
+    fetch(library, "DELETE FROM tokens_1 WHERE chunk_id > (SELECT min(chunk_id) FROM tokens_1) RETURNING 1")
+    notes = fetch(library, "SELECT count(*) FROM label_set_changes")
+    told: list[tuple[int, int]] = []
+    missing = len(before) - 1
+    assert fill_codes(library.store, library.embedder, library.profile, lambda *done: told.append(done)) == missing
+    assert told == [(missing, missing)]
+    assert fetch(library, "SELECT chunk_id, document_id, code FROM tokens_1 ORDER BY chunk_id") == before
+    assert fetch(library, "SELECT count(*) FROM label_set_changes") > notes  # what was kept of searches has ended
+    with writing(library.store) as conn:
+        tokens.fill(conn, library.profile.id, {10**9: b"x"})  # whose chunk has gone meanwhile
+    assert len(fetch(library, "SELECT FROM tokens_1")) == len(before)
+
+
+def test_a_model_without_token_vectors_fills_nothing_in(library: World) -> None:
+    class Plain(FakeEmbedder):
+        token_bits = 0
+
+    with pytest.raises(Invalid, match="no token vectors"):
+        fill_codes(library.store, Plain(), library.profile)
 
 
 # --- what it does -------------------------------------------------------------------------------------------------

@@ -175,6 +175,17 @@ def probe_sources(run: Run, caller: Caller) -> None:
                 alike(run, other, one, two, "refresh")
 
 
+def probe_fusion(run: Run, caller: Caller) -> None:
+    """How a tenant's legs are fused is for whom nothing of it is hidden from, and tells of no document."""
+    cut = caller.who.ceiling is not None or caller.who.max_classification is not None or not caller.who.bypass
+    held = ask(run, caller, "GET", "/v1/fusion")
+    if (held.status_code == 200) != (caller.operator and not cut):
+        run.leak(caller, f"fusion: {held.status_code}")
+    put = ask(run, caller, "PUT", "/v1/fusion", json={"method": "convex", "dense_weight": 0.4})  # as it is
+    if put.status_code != held.status_code or (put.status_code == 200 and put.json() != held.json()):
+        run.leak(caller, f"fusion: {put.status_code} {put.text}")
+
+
 def probe_metrics(run: Run, caller: Caller) -> None:
     """A tenant's figures, for its operators."""
     answer = ask(run, caller, "GET", "/metrics")

@@ -31,6 +31,8 @@ ROUTES: dict[tuple[str, str], str] = {
     ("post", "/v1/sources"): "sources",
     ("post", "/v1/sources/{source_id}/refresh"): "sources",
     ("get", "/v1/access/explain"): "explain",
+    ("get", "/v1/fusion"): "fusion",
+    ("put", "/v1/fusion"): "fusion",
     ("get", "/metrics"): "metrics",
     ("get", "/healthz"): "open_routes",
     ("get", "/readyz"): "open_routes",
@@ -64,11 +66,12 @@ FIELDS: dict[str, dict[str, str]] = {
     "ExplanationOut": dict.fromkeys(
         ("document_id", "subject", "decision", "epoch", "external_id", "indexed", "label_set_id", "labels",
          "allowed_by", "denied_by", "clearance"), "explain"),
+    "FusionOut": dict.fromkeys(("method", "dense_weight"), "fusion"),
     "HeldOut": dict.fromkeys(("label", "path", "claimed"), "explain"),
     "ClearanceOut": dict.fromkeys(("classification", "own", "reaches"), "explain"),
     "CitationOut": dict.fromkeys(
         ("marker", "document_id", "external_id", "version", "title", "uri", "page", "heading_path", "start", "end",
-         "content_hash"), "search_all"),
+         "content_hash", "superseded_by"), "search_all"),
     "PassageOut": dict.fromkeys(("rank", "score", "text", "citation", "scores"), "search_all"),
     "PlacedOut": dict.fromkeys(("rank", "score"), "search_all"),
     "ExplainedOut": dict.fromkeys(
