@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,25 +15,30 @@ import retrieval
 from cli.legs import legs_command
 from cli.options import as_json, pass_settings, show
 from cli.runs import compare_command, gate_command, list_command, report_command
-from cli.scratch import ChunkSize, bar, chunk_options, scratch_settings, standing
+from cli.scratch import ChunkSize, bar, chunk_options, follow, scratch_settings, standing
 from cli.scratches import scratch_group
 from cli.stack import open_searcher, opened_store, tenant_of
 from core.config import Settings
 from core.errors import Invalid
 from core.records import FusionMethod, Mode, Principal, Profile, SearchRequest
 from eval import exchange, page
+from eval.asking import Setting, replaying
+from eval.asking import asking as asking_by
 from eval.collection import SUBJECT, Part, is_collection, read_collection
-from eval.golden import GoldenSet, read_golden
+from eval.golden import GoldenQuery, GoldenSet, read_golden
 from eval.judged import judge
 from eval.kept import Kept, KeptEmbedder, kept_key, load, save
 from eval.measures import parse_measures
 from eval.record import Plan, record
 from eval.report import RunReport, to_dict, to_text
+from eval.run import Answered
 from eval.scratch import index_state, visible_places
-from models.embedder import Embedder
+from models.embedder import Embedder, open_embedder
 from retrieval.fuse import fusion_from
+from retrieval.rerank import NONE, chosen, late_interaction
 from store import golden as sets
-from store.pool import Store, writing
+from store.pool import Store, reading_tenant, writing
+from store.profiles import live_profile
 from store.runs import StoredRun
 
 FOLDER = "legs"  # in the state folder: what legs gave, by everything that it follows from
@@ -157,6 +163,7 @@ class _Asking:
     progress: bool
     html: Path | None
     markdown: Path | None
+    follow: bool = False  # a scratch tenant's lexical replica is brought up to now before it is asked
 
 
 def _run_collection(
@@ -166,7 +173,8 @@ def _run_collection(
     golden = replace(collection.golden, name=f"{collection.name}-{part}")
     with standing(settings) as running:
         scratch = scratch_settings(running, collection, size, asking.progress)
-        return _run(running, scratch, golden, asking, subject or SUBJECT)
+        followed = replace(asking, follow=running.lexical == "fast")
+        return _run(running, scratch, golden, followed, subject or SUBJECT)
 
 
 def _stored(settings: Settings, name: str) -> GoldenSet:
@@ -198,22 +206,42 @@ def _run(
         state = index_state(store, tenant_of(store, searched), {query.subject for query in questions.queries})
     place = searched.state / FOLDER / f"{kept_key({**state, **engine}, Path(str(retrieval.__file__)).parent)}.npz"
     kept = Kept() if asking.again else load(place)
-    opened = partial(_kept_embedder, kept)
-    with open_searcher(searched, opened) as searcher, bar("questions", asking.progress) as step:
-        tenant_id = tenant_of(searcher.store, searched)
-        judged = ranked_for and judge(questions, visible_places(searcher.store, Principal(tenant_id, ranked_for)))
-        plan = Plan(
-            tenant_of(searcher.store, keeping), tenant_id, asking.name or questions.name.removesuffix(".jsonl"),
-            questions, asking.cutoffs, asking.measures, asking.mode, asking.options,
-            judged or None, asking.workers,
-        )  # fmt: skip
+    with ExitStack() as opened:
+        step = opened.enter_context(bar("questions", asking.progress))
+        store, asker = _answering(opened, searched, kept, questions, asking)
+        tenant_id = tenant_of(store, searched)
+        judged = ranked_for and judge(questions, visible_places(store, Principal(tenant_id, ranked_for)))
+        name = asking.name or questions.name.removesuffix(".jsonl")
+        plan = Plan(tenant_of(store, keeping), tenant_id, name, questions, asking.cutoffs, asking.measures, asking.mode,
+                    asking.options, judged or None, asking.workers)  # fmt: skip
         try:
-            run, report = record(searcher, kept, plan, engine, lambda done: step(done, len(questions.queries)))
+            run, report = record(store, plan, engine, asker, lambda done: step(done, len(questions.queries)))
         finally:
             if kept.changed:
                 save(place, kept)
-        page.write(searcher.store, plan.owner, run, asking.html, asking.markdown)
+        page.write(store, plan.owner, run, asking.html, asking.markdown)
     return run, report
+
+
+def _answering(
+    opened: ExitStack, settings: Settings, kept: Kept, questions: GoldenSet, asking: _Asking
+) -> tuple[Store, Callable[[Setting], Callable[[GoldenQuery], Answered]]]:
+    """By what is kept where that is all there is to ask, else by a searcher, which is opened only then."""
+    request = SearchRequest("", mode=asking.mode, rerank=asking.options.rerank)
+    rerankers = late_interaction()
+    known = request.rerank in (None, NONE, *rerankers)
+    if known and all(kept.has(asking.mode, query.subject, query.query) for query in questions.queries):
+        store = opened.enter_context(opened_store(settings))
+        with reading_tenant(store, tenant_of(store, settings)) as conn:
+            profile = live_profile(conn, tenant_of(store, settings))
+        threads = settings.model_threads or None
+        opening = partial(open_embedder, settings.model, settings.model_cache(), threads, profile.precision)
+        embedder = KeptEmbedder(profile, kept, opening)
+        return store, partial(replaying, store, kept, embedder, chosen(rerankers, request), questions)
+    if asking.follow:
+        follow(settings)
+    searcher = opened.enter_context(open_searcher(settings, partial(_kept_embedder, kept)))
+    return searcher.store, partial(asking_by, searcher, kept)
 
 
 def _kept_embedder(kept: Kept, profile: Profile, open_it: Callable[[], Embedder]) -> Embedder:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from cli.options import as_json, pass_settings, show
-from cli.scratch import ChunkSize, bar, scratch_settings, standing
+from cli.scratch import ChunkSize, bar, follow, scratch_settings, standing
 from cli.stack import open_searcher, opened_store, tenant_of
 from core.config import Settings
 from core.records import Fusion, Principal, SearchRequest
@@ -165,6 +165,8 @@ def _answers(
     fused = request.mode == "hybrid"
 
     def ask() -> Answers:
+        if settings.lexical == "fast":
+            follow(settings)
         searcher = opened.enter_context(open_searcher(settings))
         with bar(f"{collection.name}, {request.rerank if fused else request.mode}", progress) as step:
             total = len(golden.queries)

@@ -12,7 +12,7 @@ from core.config import Settings
 from core.errors import Invalid
 from eval import page
 from eval.gate import Check, Verdict, gate, parse_limits, to_junit
-from eval.pair import Comparison, compare, side
+from eval.pair import Comparison, compare, shown, side
 from eval.report import to_line
 from store import runs
 from store.pool import writing
@@ -83,7 +83,7 @@ def comparison_text(found: Comparison, top: int) -> str:
         for r in found.rows
     ]  # fmt: skip
     parts = [f"{found.after} against {found.before}, {found.questions} questions", table(rows)]
-    parts += [f"differs: {key}: {to_line(str(a))} → {to_line(str(b))}" for key, (a, b) in found.changed.items()]
+    parts += [f"differs: {key}: {to_line(shown(a))} → {to_line(shown(b))}" for key, (a, b) in found.changed.items()]
     lost = [m for m in found.moved if m.after < m.before][:top]
     won = [m for m in reversed(found.moved) if m.after > m.before][:top]
     for told, moved in (("lost most", lost), ("won most", won)):

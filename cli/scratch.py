@@ -80,13 +80,16 @@ def scratch_settings(settings: Settings, collection: Collection, size: ChunkSize
         pipeline = partial(_pipeline, opened, settings, store, profile)
         with bar(f"indexing {collection.name}", show_progress) as step:
             name = ensure_scratch(pipeline, store, collection, profile, budget, step)
-        if settings.lexical == "fast":
-            _follow(settings, store, name)
     return replace(settings, tenant=name)
 
 
-def _follow(settings: Settings, store: Store, tenant: str) -> None:
+def follow(settings: Settings) -> None:
     """Have the tenant's lexical replica up to now: by a follower of our own, or by the one that runs on this host."""
+    with opened_store(settings) as store:
+        _follow(settings, store, settings.tenant)
+
+
+def _follow(settings: Settings, store: Store, tenant: str) -> None:
     from retrieval.follower import Follower, only_one  # numba takes a second, which other commands need not
     from retrieval.replica_index import ReplicaIndex
 

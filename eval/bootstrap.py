@@ -1,6 +1,6 @@
 """How sure a mean over questions is: percentile bootstrap (Efron 1979; for retrieval Sakai, SIGIR 2006)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +22,19 @@ class Estimate:
 
 def estimate(values: Sequence[float]) -> Estimate:
     """The mean of the questions' values, of which there is at least one."""
-    means = resampled_means(np.asarray(values, np.float64))
-    low, high = np.percentile(means, (2.5, 97.5))
-    return Estimate(float(np.mean(values)), float(low), float(high))
+    return estimates({"": values})[""]
+
+
+def estimates(values: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
+    """Each name's estimate, over the same questions, of which there is at least one: all from the same resamples."""
+    if not values:
+        return {}
+    columns = np.array(list(values.values()), np.float64).T
+    low, high = np.percentile(resampled_means(columns), (2.5, 97.5), axis=0)
+    means = columns.mean(axis=0)
+    return {
+        name: Estimate(*map(float, each)) for name, each in zip(values, zip(means, low, high, strict=True), strict=True)
+    }
 
 
 def difference(values: Sequence[float], others: Sequence[float]) -> Estimate:
@@ -33,8 +43,13 @@ def difference(values: Sequence[float], others: Sequence[float]) -> Estimate:
 
 
 def resampled_means(values: npt.NDArray[np.float64], resamples: int = RESAMPLES) -> npt.NDArray[np.float64]:
-    """[resamples] means of as many questions as there are, drawn with replacement."""
-    chance = np.random.default_rng(SEED)
+    """[resamples, …] means of as many questions as there are, drawn with replacement; `values` is [questions, …]."""
+    chance, questions = np.random.default_rng(SEED), len(values)
     blocks = [min(BLOCK, resamples - start) for start in range(0, resamples, BLOCK)]
-    drawn = [values[chance.integers(0, len(values), (block, len(values)))].mean(axis=1) for block in blocks]
-    return np.concatenate(drawn)
+    return np.concatenate([_times_drawn(chance, block, questions) @ values / questions for block in blocks])
+
+
+def _times_drawn(chance: np.random.Generator, resamples: int, questions: int) -> npt.NDArray[np.float64]:
+    """[resamples, questions] how often each question was drawn."""
+    drawn = chance.integers(0, questions, (resamples, questions)) + np.arange(resamples)[:, None] * questions
+    return np.bincount(drawn.ravel(), minlength=resamples * questions).reshape(resamples, questions).astype(np.float64)

@@ -14,7 +14,7 @@ from uuid import UUID
 from core.records import Place, Principal
 from eval import plots
 from eval.golden import GoldenQuery
-from eval.pair import Comparison, Side, side
+from eval.pair import Comparison, Side, order, shown, side
 from eval.record import judged_spans
 from store import access, documents, golden, runs
 from store.documents import Span
@@ -31,7 +31,8 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bot
 h3 { font-size: 1rem; margin: 1.4rem 0 .3rem }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums }
 th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #eef1f4; vertical-align: top }
-th:first-child, td:first-child, td.text { text-align: left; overflow-wrap: anywhere }
+th:first-child, td:first-child, .text { text-align: left; overflow-wrap: break-word }
+td { white-space: nowrap } td.text { white-space: normal; min-width: 3.5rem; max-width: 26rem }
 th { color: #5b6672; font-weight: 600 }
 svg { max-width: 100%; height: auto; display: block; margin: .6rem 0 }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; align-items: start }
@@ -137,7 +138,7 @@ def run_page(store: Store, owner: UUID, of: Side) -> Page:
 def _measures(told: Mapping[str, Any]) -> Table:
     means = {**told["measures"], **told["spans"]["measures"]}
     rows = []
-    for name, mean in means.items():
+    for name, mean in sorted(means.items(), key=lambda item: order(item[0])):
         interval = told["intervals"].get(name)
         shown = f"[{interval['low']:.3f}, {interval['high']:.3f}]" if interval else "–"
         rows.append((name, f"{mean:.3f}", shown))
@@ -154,18 +155,19 @@ def _curve(told: Mapping[str, Any]) -> tuple[Block, ...]:
 
 
 def _slices(told: Mapping[str, Any]) -> tuple[Block, ...]:
-    slices, name = told["slices"], _main(told["measures"])
+    slices = {key: each for key, each in told["slices"].items() if each["queries"] < told["scored"]}  # all is no slice
+    name = _main(told["measures"])
     if not slices or not name:
         return ()
-    rows = [(key, each["measures"][name], f"{each['measures'][name]:.3f} of {each['queries']}") for key, each in
-            slices.items()]  # fmt: skip
+    rows = [(key, s["measures"][name], f"{s['measures'][name]:.3f} of {s['queries']}") for key, s in slices.items()]
     table = Table(("slice", "questions", name), tuple((key, str(s["queries"]), f"{s['measures'][name]:.3f}")
                                                       for key, s in slices.items()))  # fmt: skip
     return (Plot(plots.bars(rows), f"{name} by slice, and of how many questions."), table)
 
 
 def _main(measures: Mapping[str, float]) -> str | None:
-    return next((name for name in reversed(list(measures)) if name.startswith("nDCG")), next(iter(measures), None))
+    ordered = sorted(measures, key=order)
+    return next((name for name in reversed(ordered) if name.startswith("nDCG")), next(iter(ordered), None))
 
 
 def _forbidden(told: Mapping[str, Any]) -> Block:
@@ -189,7 +191,7 @@ def _service(told: Mapping[str, Any], ms: Sequence[float]) -> tuple[Block, ...]:
 
 
 def _config(config: Mapping[str, Any]) -> Table:
-    return Table(("setting", "value"), tuple((key, str(value)) for key, value in sorted(config.items())), (0, 1))
+    return Table(("setting", "value"), tuple((key, shown(value)) for key, value in sorted(config.items())), (0, 1))
 
 
 def _worst(store: Store, of: Side) -> list[Block]:
@@ -256,11 +258,11 @@ def comparison_page(comparison: Comparison) -> Page:
     )  # fmt: skip
     head = ("measure", comparison.before, comparison.after, "change", "95 % of resamples", "p", "p, Holm",
             "won / lost / same", "detectable")  # fmt: skip
-    told = (f"{comparison.questions} questions. p is of a two-sided paired randomisation test; Holm's is corrected "
-            "for all the measures here. Detectable is the least difference that these questions find with 80 %.")  # fmt: skip
+    told = f"{comparison.questions} questions. p is of a two-sided paired randomisation test, then corrected (Holm) "
+    told += "for all measures here; detectable is the least difference that these questions find with 80 %."
     lost = tuple(m for m in comparison.moved if m.after < m.before)[:MOVED]
     won = tuple(m for m in reversed(comparison.moved) if m.after > m.before)[:MOVED]
-    changed = tuple((key, str(a), str(b)) for key, (a, b) in comparison.changed.items())
+    changed = tuple((key, shown(a), shown(b)) for key, (a, b) in comparison.changed.items())
     sections = [
         Section("Measures", (told, Table(head, rows), *_deltas(comparison))),
         Section("What differs", (Table(("setting", comparison.before, comparison.after), changed, (0, 1, 2)),)
@@ -297,9 +299,9 @@ def to_html(page: Page) -> str:
 
 def _html(block: Block) -> str:
     if isinstance(block, Table):
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in block.head)
-        rows = "".join(f"<tr>{''.join(_cell(n, cell, block) for n, cell in enumerate(row))}</tr>" for row in block.rows)
-        return f"<table><tr>{head}</tr>{rows}</table>"
+        head = "".join(_cell("th", n, cell, block) for n, cell in enumerate(block.head))
+        rows = ["".join(_cell("td", n, cell, block) for n, cell in enumerate(row)) for row in block.rows]
+        return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
     if isinstance(block, Plot):
         return f'{block.svg}<p class="note">{escape(block.told)}</p>'
     if isinstance(block, Beside):
@@ -310,9 +312,9 @@ def _html(block: Block) -> str:
     return f"<p>{escape(block)}</p>"
 
 
-def _cell(n: int, cell: str, table: Table) -> str:
+def _cell(tag: str, n: int, cell: str, table: Table) -> str:
     kind = ' class="text"' if n in table.words else ""
-    return f"<td{kind}>{escape(cell).replace(chr(10), '<br>')}</td>"
+    return f"<{tag}{kind}>{escape(cell).replace(chr(10), '<br>')}</{tag}>"
 
 
 def _box(box: Box) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from core.errors import Invalid
 from eval import exchange
-from eval.bootstrap import Estimate, difference
+from eval.bootstrap import Estimate, estimates
 from eval.chance import detectable, holm, randomisation_p
 from eval.golden import GoldenSet
 from store import golden, runs
@@ -99,17 +99,32 @@ def compare(before: Side, after: Side, main: str | None = None) -> Comparison:
     if main not in names:
         raise Invalid(f"the two runs do not both have {main}: choose from {', '.join(names)}")
     pairs = {name: [(before.values[q][name], after.values[q][name]) for q in queries] for name in names}
-    corrected = holm({name: randomisation_p([b - a for a, b in pair]) for name, pair in pairs.items()})
-    rows = tuple(_row(name, pair, corrected[name]) for name, pair in pairs.items())
+    p_values = {name: randomisation_p([b - a for a, b in pair]) for name, pair in pairs.items()}
+    corrected = holm(p_values)
+    changes = estimates({name: [b - a for a, b in pair] for name, pair in pairs.items()})
+    rows = tuple(_row(name, pair, changes[name], p_values[name], corrected[name]) for name, pair in pairs.items())
     return Comparison(
         before.run.name, after.run.name, len(queries), main, rows, _changed(before.run.config, after.run.config),
         _moved(before, after, main), tuple(sorted(b - a for a, b in pairs[main])),
     )  # fmt: skip
 
 
+def order(name: str) -> tuple[str, int]:
+    """What measures are sorted by: name, then cutoff."""
+    base, _, cutoff = name.partition("@")
+    return base.lower(), int(cutoff) if cutoff.isdecimal() else 0
+
+
+def shown(value: Any) -> str:
+    """A setting as a person reads it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {shown(each)}" for key, each in sorted(value.items()))
+    return ", ".join(map(shown, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _names(of: Side) -> list[str]:
     rows = list(of.values.values())
-    return [name for name in rows[0] if all(name in row for row in rows)] if rows else []
+    return sorted((name for name in rows[0] if all(name in row for row in rows)), key=order) if rows else []
 
 
 def _main(names: Sequence[str]) -> str:
@@ -118,11 +133,11 @@ def _main(names: Sequence[str]) -> str:
     )
 
 
-def _row(name: str, pair: Sequence[tuple[float, float]], p_holm: float) -> Row:
+def _row(name: str, pair: Sequence[tuple[float, float]], change: Estimate, p: float, p_holm: float) -> Row:
     changes = np.array([after - before for before, after in pair])
     return Row(
         name, float(np.mean([a for a, _ in pair])), float(np.mean([b for _, b in pair])),
-        difference([b for _, b in pair], [a for a, _ in pair]), randomisation_p(changes.tolist()), p_holm,
+        change, p, p_holm,
         int((changes > SAME).sum()), int((changes < -SAME).sum()), int((np.abs(changes) <= SAME).sum()),
         detectable(float(changes.std(ddof=1)) if len(changes) > 1 else 0.0, len(changes)),
     )  # fmt: skip

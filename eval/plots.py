@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 240, 46, 34, 12, 14
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 250, 46, 34, 22, 14
 BLUE, RED, GREY, INK = "#2f6fb3", "#b3372f", "#d8dde3", "#39424e"
 
 
@@ -12,7 +12,7 @@ def curve(points: Sequence[tuple[float, float]], x: str, y: str) -> str:
     """A line through points between 0 and 1 on both axes."""
     path = " ".join(f"{'M' if n == 0 else 'L'}{_x(px):.1f},{_y(py):.1f}" for n, (px, py) in enumerate(points))
     dots = "".join(f'<circle cx="{_x(px):.1f}" cy="{_y(py):.1f}" r="3" fill="{BLUE}"/>' for px, py in points)
-    grid = "".join(_across(share, f"{share:.1f}") for share in (0, 0.25, 0.5, 0.75, 1))
+    grid = "".join(_across(share, f"{share:.1f}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1))
     ticks = "".join(_text(_x(share), HEIGHT - 18, f"{share:.1f}", "middle") for share in (0, 0.2, 0.4, 0.6, 0.8, 1))
     line = f'<path d="{path}" fill="none" stroke="{BLUE}" stroke-width="2"/>'
     return _svg(HEIGHT, f"{y} by {x}", grid + ticks + line + dots + _named(x, y))
@@ -90,7 +90,7 @@ def _across(share: float, told: str) -> str:
 
 
 def _named(x: str, y: str) -> str:
-    return _text((WIDTH + LEFT) / 2, HEIGHT - 3, x, "middle") + _text(LEFT + 6, TOP + 10, y, "start")
+    return _text((WIDTH + LEFT) / 2, HEIGHT - 3, x, "middle") + _text(6, 13, y, "start")
 
 
 def _text(x: float, y: float, told: str, anchor: str) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -13,16 +13,15 @@ from ir_measures import Measure
 
 from core.records import Citation, Fusion, Mode, Place, Principal, SearchRequest
 from eval import exchange
+from eval.asking import Relevant, Setting
 from eval.golden import GoldenQuery, GoldenSet
 from eval.judged import Judged
-from eval.kept import Kept
 from eval.legs import code_hash
 from eval.report import RunReport, make_report, summary_of
-from eval.run import Answered, Run, ask, ask_each, request_of
+from eval.run import Answered, Run, ask_each, request_of
 from eval.scratch import index_state
 from eval.slices import slices_of
-from retrieval.fuse import fuse
-from retrieval.search import POOL, Searcher, search
+from retrieval.search import POOL
 from store import access, chunks, golden, runs
 from store.golden import StoredGolden
 from store.pool import Store, reading_tenant, writing
@@ -45,15 +44,11 @@ class Plan:
     judged: Judged | None = None  # a collection's
     workers: int = 2
 
-
-@dataclass(frozen=True, slots=True)
-class Relevant:
-    """A relevant document, as its asker sees it: its relevant chunks."""
-
-    document_id: UUID
-    external_id: str
-    chunk_ids: frozenset[int]
-    places: tuple[Place, ...]
+    def request(self) -> SearchRequest:
+        """What every question is asked with: as deep as the deepest measure."""
+        request = request_of(self.cutoffs, self.mode, self.options, self.judged)
+        deepest = max((int(m.params["cutoff"]) for m in self.measures if "cutoff" in m.params), default=0)
+        return replace(request, top_k=min(POOL, max(request.top_k, deepest)))
 
 
 def keep_golden(store: Store, owner: UUID, questions: GoldenSet) -> StoredGolden:
@@ -66,29 +61,24 @@ def keep_golden(store: Store, owner: UUID, questions: GoldenSet) -> StoredGolden
 
 
 def record(
-    searcher: Searcher,
-    kept: Kept,
+    store: Store,
     plan: Plan,
     engine: Mapping[str, Any],
+    asker: Callable[[Setting], Callable[[GoldenQuery], Answered]],
     progress: Callable[[int], None] = lambda answered: None,
 ) -> tuple[StoredRun, RunReport]:
     """Ask, keep and measure. `engine` is what only the caller knows: the lexical engine with its settings."""
-    store = searcher.store
     set_row = keep_golden(store, plan.owner, plan.golden)
     config = frozen(store, plan, set_row, engine)
     key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
     with writing(store) as conn:
         run = runs.begin(conn, plan.owner, plan.name, set_row.id, plan.searched, config, key)
-        already = _answered(conn_rows(conn, run.id), plan.golden)
-    request = request_of(plan.cutoffs, plan.mode, plan.options, plan.judged)
-    deepest = max((int(m.params["cutoff"]) for m in plan.measures if "cutoff" in m.params), default=0)
-    asking = _Asking(
-        replace(searcher, legs=kept.asking(searcher.legs)), kept, plan,
-        replace(request, top_k=min(POOL, max(request.top_k, deepest))), Fusion(**config["fusion"]),
-        relevant_chunks(store, plan),
-    )  # fmt: skip
+        already = _answered((runs.answers(conn, run.id), runs.passages(conn, run.id), runs.stages(conn, run.id)),
+                            plan.golden)  # fmt: skip
+    setting = Setting(plan.searched, plan.mode, plan.request(), Fusion(**config["fusion"]), plan.cutoffs[-1],
+                      relevant_chunks(store, plan))  # fmt: skip
     keep = partial(_keep, store, plan.owner, run.id)
-    answers = ask_each(asking.ask, plan.golden, already, plan.workers, keep, progress)
+    answers = ask_each(asker(setting), plan.golden, already, plan.workers, keep, progress)
     measured = make_report(
         Run(plan.golden, plan.cutoffs, plan.mode, answers, plan.judged), plan.measures,
         judged_spans(store, plan.searched, plan.golden), slices_of(store, plan.searched, plan.golden),
@@ -166,65 +156,9 @@ def judged_spans(store: Store, tenant_id: UUID, questions: GoldenSet) -> dict[st
     return {query_id: places for query_id, places in found.items() if query_id not in unclear}
 
 
-# --- asking -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Asking:
-    """What each question is asked with."""
-
-    searcher: Searcher
-    kept: Kept
-    plan: Plan
-    request: SearchRequest
-    fusion: Fusion
-    relevant: Mapping[str, tuple[Relevant, ...]]
-
-    def ask(self, query: GoldenQuery) -> Answered:
-        """The answer, with the way of each relevant document to it."""
-        was_kept = self.kept.has(self.plan.mode, query.subject, query.query)
-        answered, answer = ask(partial(search, self.searcher), self.plan.searched, query, self.request)
-        texts = [passage.text for passage in answer.passages[: max(self.plan.cutoffs)]]
-        tokens = sum(self.searcher.embedder.count_tokens(texts)) if texts else 0
-        ms = None if was_kept else answered.ms
-        return replace(answered, ms=ms, tokens=tokens, stages=self._stages(answered))
-
-    def _stages(self, answered: Answered) -> tuple[StoredStages, ...]:
-        query, mode = answered.query, self.plan.mode
-        dense = [] if mode == "lexical" else self.kept.leg("dense", query.subject, query.query)
-        lexical = [] if mode == "dense" else self.kept.leg("lexical", query.subject, query.query)
-        fused = [c.chunk_id for c in fuse(self.fusion, dense, lexical)[:POOL]]
-        return tuple(
-            StoredStages(
-                query.id,
-                each.document_id,
-                each.external_id,
-                _first(candidate.chunk_id in each.chunk_ids for candidate in dense),
-                _first(candidate.chunk_id in each.chunk_ids for candidate in lexical),
-                _first(chunk_id in each.chunk_ids for chunk_id in fused),
-                _first(_meets(passage, each) for passage in answered.passages),
-            )
-            for each in self.relevant[query.id]
-        )
-
-
-def _first(hits: Iterable[bool]) -> int | None:
-    return next((rank for rank, hit in enumerate(hits, start=1) if hit), None)
-
-
-def _meets(passage: Citation, relevant: Relevant) -> bool:
-    same = passage.document_id == relevant.document_id
-    return same and any(place.start < passage.end and passage.start < place.end for place in relevant.places)
-
-
 # --- kept ---------------------------------------------------------------------------------------------------------
 
 Rows = tuple[dict[str, StoredAnswer], list[StoredPassage], list[StoredStages]]
-
-
-def conn_rows(conn: Any, run_id: UUID) -> Rows:
-    """Everything that a run was answered so far."""
-    return runs.answers(conn, run_id), runs.passages(conn, run_id), runs.stages(conn, run_id)
 
 
 def _keep(store: Store, owner: UUID, run_id: UUID, answered: Sequence[Answered]) -> None:

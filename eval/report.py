@@ -8,7 +8,7 @@ from typing import Any
 from ir_measures import IPrec, Measure, nDCG
 
 from core.records import Mode, Place
-from eval.bootstrap import Estimate, estimate
+from eval.bootstrap import Estimate, estimates
 from eval.chance import detectable
 from eval.measures import (
     MEASURES,
@@ -110,7 +110,7 @@ def make_report(
         degraded=run.degraded(),
         queries=queries,
         ranked=RANKED[run.judged.unit if run.judged else None],
-        intervals={name: estimate([row[name] for row in scored]) for name in common(scored)},
+        intervals=estimates({name: [row[name] for row in scored] for name in common(scored)}),
         slices=by_slice,
         spans=_slice_of([row for row in scored if any(name in row for name in _span_names(run.cutoffs))]),
         tokens=sum(answered.tokens for answered in run.answers) / max(1, len(run.answers)),
@@ -230,7 +230,8 @@ def _intervals(report: RunReport) -> str:
 
 def _tags(report: RunReport) -> str:
     names = [str(measure @ report.cutoffs[-1]) for measure in MEASURES]
-    of = report.slices or {f"tag:{tag}": each for tag, each in report.tags.items()}
+    of = {name: each for name, each in report.slices.items() if each.queries < report.overall.queries}
+    of = of or {f"tag:{tag}": each for tag, each in report.tags.items()}
     rows = [[to_line(k), str(s.queries), *(f"{s.measures[n]:.3f}" for n in names)] for k, s in of.items() if s.queries]
     return _table([["slice", "questions", *names], *rows]) if rows else ""
 

@@ -1,7 +1,7 @@
 """Evaluation runs as they are kept: what was asked for, what was answered, what was measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -147,8 +147,12 @@ def add_answers(
             (run_id, tenant_id, a.query_id, a.ms, list(a.degraded), a.tokens) for a in answers
         ])  # fmt: skip
     for statement, rows in ((ADD_PASSAGES, passages), (ADD_STAGES, stages)):
-        plain = [{**asdict(row), "document_id": str(row.document_id)} for row in rows]
+        plain = [{name: _plain(getattr(row, name)) for name in row.__slots__} for row in rows]
         conn.execute(statement, (run_id, tenant_id, Jsonb(plain)))
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, UUID) else value
 
 
 def finish(
