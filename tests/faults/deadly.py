@@ -28,10 +28,20 @@ DEATHS_A_JOB = 2  # by plan: a third would be the document's quarantine
 
 # After these statements, before their transaction's commit.
 INDEX_STATEMENTS = {
-    "claim": jobs.CLAIM, "look": chunks.TO_INDEX, "stage": jobs.SET_STATE, "hold": jobs.HELD, "lock": chunks.LOCK_CURRENT,
-    "drop": chunks.DROP_CHUNKS, "chunks": chunks.ADD_CHUNKS, "codes": tokens.ADD, "text": chunks.SET_TEXT,
-    "supersede": chunks.SUPERSEDE, "flip": chunks.FLIP, "log": changes.LOG, "finish": jobs.FINISH,
-}  # fmt: skip
+    "claim": jobs.CLAIM,
+    "look": chunks.TO_INDEX,
+    "stage": jobs.SET_STATE,
+    "hold": jobs.HELD,
+    "lock": chunks.LOCK_CURRENT,
+    "drop": chunks.DROP_CHUNKS,
+    "chunks": chunks.ADD_CHUNKS,
+    "codes": tokens.ADD,
+    "text": chunks.SET_TEXT,
+    "supersede": chunks.SUPERSEDE,
+    "flip": chunks.FLIP,
+    "log": changes.LOG,
+    "finish": jobs.FINISH,
+}
 REFRESH_STATEMENTS = {
     "version": documents.ADD_VERSION, "submitted": documents.SUBMITTED, "job": jobs.ADD_INDEX,
     "fingerprint": sources.SET_FINGERPRINT, "bury": erase.BURY, "delete": erase.DELETE, "succeeded": sources.SUCCEEDED,

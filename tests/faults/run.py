@@ -23,6 +23,7 @@ from tests.faults.deadly import INDEX_POINTS, POISON, REFRESH_POINTS, SLOW
 from tests.faults.ledger import Ledger, Readers, Verdict, judge, text_of
 from tests.faults.stack import Stack
 
+REFRESH_WAITS = "SELECT FROM jobs WHERE kind = 'refresh' AND state = 'accepted'"
 HARNESS = Actor("service:faults")
 OPEN_AT_MOST = 60  # jobs; what comes beyond waits outside
 STALLED_S = 90.0  # without a single death: the plan cannot be followed
@@ -157,8 +158,7 @@ def _edit(run: Run) -> None:
         for _ in range(3):
             serial += 1
             _edit_one(run, folder, f"f{chance.randint(0, 19)}.txt", serial, chance.random() < 0.25)
-        busy = run.asked(lambda conn: conn.execute(
-            "SELECT FROM jobs WHERE kind = 'refresh' AND lease_until IS NULL AND state = 'accepted'").fetchone())  # fmt: skip
+        busy = run.asked(lambda conn: conn.execute(REFRESH_WAITS).fetchone())
         if busy is None:
             run.asked(lambda conn: request_refresh(run.stack.store, run.stack.tenant_id, source.id, by=HARNESS))
     run.asked(lambda conn: request_refresh(run.stack.store, run.stack.tenant_id, source.id, by=HARNESS))
@@ -228,7 +228,7 @@ def _resets(run: Run) -> None:
         reset += run.stack.proxy.reset()
         time.sleep(0.05)
     began = time.monotonic()
-    asked = [run.submit(f"after{n}", n) for n in range(5)]
+    asked = [run.submit(f"after{n}", n) for n in range(5 if run.size.resets else 0)]
     while any(_state(run, job_id) != "done" for job_id in asked) and time.monotonic() - began < 60:
         time.sleep(0.2)
     run.told |= {"connections_reset": reset, "resumed_s": round(time.monotonic() - began, 1)}

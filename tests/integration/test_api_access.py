@@ -31,6 +31,8 @@ ROUTES: dict[tuple[str, str], frozenset[str] | None] = {
     ("delete", "/v1/documents/{document_id}"): frozenset({"ingest"}),
     ("get", "/v1/jobs"): frozenset({"ingest", "operate"}),
     ("get", "/v1/jobs/{job_id}"): frozenset({"ingest", "operate"}),
+    ("post", "/v1/jobs/{job_id}/cancel"): frozenset({"operate"}),
+    ("post", "/v1/jobs/{job_id}/retry"): frozenset({"operate"}),
     ("get", "/v1/sources"): frozenset({"ingest", "operate"}),
     ("post", "/v1/sources"): frozenset({"operate"}),
     ("post", "/v1/sources/{source_id}/refresh"): frozenset({"operate"}),
