@@ -390,6 +390,7 @@ class ChunkRow:
     heading_path: tuple[str, ...]
     tokens: int
     text: str
+    flags: tuple[str, ...] = ()  # kinds of what its reader should know, e.g. hidden_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,6 +428,7 @@ class Passage:
     text: str
     citation: Citation
     scores: FusedCandidate
+    flags: tuple[str, ...] = ()  # kinds of what its reader should know, e.g. hidden_text; sorted
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,6 +312,7 @@ CREATE TABLE versions (
     elements     jsonb,                                     -- structure on the text, to chunk again without the source
     warnings     text[] NOT NULL DEFAULT '{}',
     created_at   timestamptz NOT NULL DEFAULT now(),
+    flags        jsonb NOT NULL DEFAULT '[]',               -- what a reader of a span should know, as elements
     PRIMARY KEY (document_id, version)
 );
 CREATE INDEX ON versions (blob_key);
@@ -331,6 +332,7 @@ CREATE TABLE chunks (
     embed_prefix text NOT NULL DEFAULT '',
     tokens       int  NOT NULL,
     text         text NOT NULL,                             -- exactly versions.text[start_offset:end_offset]
+    flags        text[] NOT NULL DEFAULT '{}',              -- kinds of the version's flags that lie on the span
     UNIQUE (profile_id, document_id, version, ordinal),
     FOREIGN KEY (document_id, version) REFERENCES versions ON DELETE CASCADE
 );

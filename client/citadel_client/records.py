@@ -215,6 +215,7 @@ class Passage:
     text: str
     citation: Citation
     scores: Scores
+    flags: tuple[str, ...] = ()  # hidden_text, invisible_characters, ocr: what its reader should know
 
     @property
     def id(self) -> str:
@@ -341,6 +342,7 @@ def _passage_of(body: Json) -> Passage:
         text=body["text"],
         citation=_citation_of(body["citation"]),
         scores=Scores(scores["fused"], scores.get("dense"), scores.get("lexical"), scores.get("rerank")),
+        flags=tuple(body.get("flags") or ()),
     )
 
 

@@ -66,7 +66,7 @@ FIELDS: dict[str, dict[str, str]] = {
     "CitationOut": dict.fromkeys(
         ("marker", "document_id", "external_id", "version", "title", "uri", "page", "heading_path", "start", "end",
          "content_hash"), "search_all"),
-    "PassageOut": dict.fromkeys(("rank", "score", "text", "citation", "scores"), "search_all"),
+    "PassageOut": dict.fromkeys(("rank", "score", "text", "citation", "scores", "flags"), "search_all"),
     "SearchOut": {**dict.fromkeys(("passages", "context", "degraded", "activity"), "search_all"),
                   "request_id": "= made for each request from random bits"},
 }  # fmt: skip
