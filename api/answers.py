@@ -59,7 +59,7 @@ SEARCH_EXAMPLE: dict[str, Any] = {
          "citation": {"marker": "[1]", "document_id": DOCUMENT, "external_id": "handbook/travel.md", "version": 1,
                       "title": "Travel policy", "uri": None, "page": None, "heading_path": ["Travel", "Booking"],
                       "start": 0, "end": 19, "content_hash": "9f2c…", "superseded_by": None},
-         "scores": {"fused": 0.93, "dense": 0.61, "lexical": 7.2}},
+         "scores": {"fused": 0.93, "dense": 0.61, "lexical": 7.2}, "flags": []},
     ],
     "context": "[1] Travel policy, Travel > Booking\nFlights are booked.",
     "degraded": [],
@@ -270,6 +270,7 @@ class PassageOut(BaseModel):
     text: str
     citation: CitationOut
     scores: dict[str, float]
+    flags: list[str]  # hidden_text, invisible_characters, ocr: what whoever reads the passage should know
 
 
 class PlacedOut(BaseModel):
@@ -367,6 +368,7 @@ def search_out(answer: SearchAnswer, operator: bool) -> dict[str, Any]:
             "text": passage.text,
             "citation": _fields(passage.citation),
             "scores": {k: v for k, v in _fields(passage.scores).items() if k != "chunk_id" and v is not None},
+            "flags": list(passage.flags),
         }
         for passage in answer.passages
     ]

@@ -77,6 +77,7 @@ def _passage(passage: Passage) -> str:
     place.append(f"characters {citation.start}–{citation.end}")
     if citation.heading_path:
         place.append(" > ".join(citation.heading_path))
+    place += [flag.replace("_", " ") for flag in passage.flags]
     text = textwrap.fill(" ".join(passage.text.split()), 112, initial_indent="    ", subsequent_indent="    ")
     title = citation.title or citation.external_id
     return f"{citation.marker} {title}  ({passage.score:.3f})\n    {' · '.join(place)}\n{text}"

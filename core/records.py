@@ -408,6 +408,7 @@ class ChunkRow:
     tokens: int
     text: str
     superseded_by: UUID | None = None  # the document that its metadata names, where the reader sees that one too
+    flags: tuple[str, ...] = ()  # kinds of what its reader should know, e.g. hidden_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,6 +447,7 @@ class Passage:
     text: str
     citation: Citation
     scores: FusedCandidate
+    flags: tuple[str, ...] = ()  # kinds of what its reader should know, e.g. hidden_text; sorted
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from core.errors import Misconfigured
 from core.records import Chunk, ParsedDocument
 from ingest.chunk_llama import node_segments
+from ingest.flags import flagged
 from ingest.outline import Part, Place, locate, outline, shared_headings
 from ingest.split import Limit, Segment, Source, Tokenizer, fitting_end, measure, settle, split_span
 
@@ -57,9 +58,10 @@ def chunk(
             f"set CITADEL_CHUNK_TOKENS to {fitting} or less"
         )
     if chunker == STRUCTURE:
-        return chunk_document(parsed, title, budget, tokenizer)
+        return flagged(chunk_document(parsed, title, budget, tokenizer), parsed.flags)
     source = Source(parsed.text, tokenizer)
-    return _chunks(source, outline(parsed), node_segments(source, chunker, budget.limit), title, budget)
+    chunks = _chunks(source, outline(parsed), node_segments(source, chunker, budget.limit), title, budget)
+    return flagged(chunks, parsed.flags)
 
 
 def chunk_document(

@@ -164,7 +164,12 @@ def _passage(rank: int, group: Group, text: str) -> Passage:
         superseded_by=row.superseded_by,
     )
     score = group.best.fused if group.best.rerank is None else group.best.rerank
-    return Passage(rank, score, text, citation, group.best)
+    return Passage(rank, score, text, citation, group.best, flags_of(group.chunks))
+
+
+def flags_of(chunks: Sequence[ChunkRow]) -> tuple[str, ...]:
+    """The kinds of flags that lie on any of them, sorted."""
+    return tuple(sorted({flag for row in chunks for flag in row.flags}))
 
 
 def _shared_path(chunks: Sequence[ChunkRow]) -> tuple[str, ...]:
@@ -186,4 +191,6 @@ def _in_context(passage: Passage) -> str:
         origin.append(f"page {citation.page}")
     if citation.heading_path:
         origin.append(" > ".join(citation.heading_path))
+    if passage.flags:
+        origin.append(f"flagged: {', '.join(passage.flags)}")
     return f"{citation.marker} {', '.join(origin)}\n{passage.text}"

@@ -27,11 +27,11 @@ LOCK_CURRENT = "SELECT coalesce(current_version, 0) FROM documents WHERE id = %s
 DROP_CHUNKS = "DELETE FROM chunks WHERE document_id = %s AND profile_id = %s"
 ADD_CHUNKS = """
     INSERT INTO chunks (tenant_id, profile_id, document_id, version, ordinal, start_offset, end_offset, page_start,
-                        page_end, heading_path, embed_prefix, tokens, text)
+                        page_end, heading_path, embed_prefix, tokens, text, flags)
     SELECT %(tenant)s, %(profile)s, %(document)s, %(version)s, c.ordinal, c.start, c."end", c.page_start, c.page_end,
-           c.heading_path, c.embed_prefix, c.tokens, c.text
+           c.heading_path, c.embed_prefix, c.tokens, c.text, c.flags
     FROM jsonb_to_recordset(%(chunks)s) AS c (ordinal int, start int, "end" int, page_start int, page_end int,
-         heading_path text[], embed_prefix text, tokens int, text text)
+         heading_path text[], embed_prefix text, tokens int, text text, flags text[])
     ORDER BY c.ordinal
     RETURNING id, ordinal
 """
@@ -42,7 +42,7 @@ ADD_VECTOR = """
 """
 SET_TEXT = """
     UPDATE versions SET state = 'indexed', text = %s, elements = %s, mime_type = %s, title = coalesce(title, %s),
-        warnings = %s, language = %s
+        warnings = %s, language = %s, flags = %s
     WHERE document_id = %s AND version = %s
 """
 SUPERSEDE = "UPDATE versions SET state = 'superseded' WHERE document_id = %s AND version < %s AND state = 'pending'"
@@ -71,8 +71,8 @@ INDEXED_TEXTS = "SELECT id, embed_prefix, text FROM chunks WHERE id = ANY(%s)"
 # Under row-level security a newer document that the reader may not see is not there.
 ROWS = """
     SELECT c.id AS chunk_id, c.document_id, d.external_id, s.name AS source, c.version, d.title, d.uri, c.ordinal,
-           c.start_offset AS start, c.end_offset AS "end", c.page_start, c.page_end, c.heading_path, c.tokens, c.text,
-           newer.id AS superseded_by
+           c.start_offset AS start, c.end_offset AS "end", c.page_start, c.page_end, c.heading_path, c.tokens,
+           c.text, c.flags, newer.id AS superseded_by
     FROM chunks c
     JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
     JOIN sources s ON s.id = d.source_id
@@ -144,8 +144,9 @@ def publish(
     if codes:
         tokens.add(conn, profile_id, document_id, dict(zip(ids, codes, strict=True)))
     elements = Jsonb([asdict(element) for element in parsed.elements])
+    flags = Jsonb([asdict(flag) for flag in parsed.flags])
     conn.execute(SET_TEXT, (parsed.text, elements, parsed.mime_type, parsed.title, list(parsed.warnings),
-                            parsed.language, document_id, version))  # fmt: skip
+                            parsed.language, flags, document_id, version))  # fmt: skip
     conn.execute(SUPERSEDE, (document_id, version))
     conn.execute(FLIP, (document_id, version))
     seq = changes.log(conn, lease.job.tenant_id, document_id, version, "index")

@@ -314,6 +314,7 @@ CREATE TABLE versions (
     warnings     text[] NOT NULL DEFAULT '{}',
     created_at   timestamptz NOT NULL DEFAULT now(),
     language     text,                                      -- ISO 639; null: not told by its text, or not looked at yet
+    flags        jsonb NOT NULL DEFAULT '[]',               -- what a reader of a span should know, as elements
     PRIMARY KEY (document_id, version)
 );
 CREATE INDEX ON versions (blob_key);
@@ -333,6 +334,7 @@ CREATE TABLE chunks (
     embed_prefix text NOT NULL DEFAULT '',
     tokens       int  NOT NULL,
     text         text NOT NULL,                             -- exactly versions.text[start_offset:end_offset]
+    flags        text[] NOT NULL DEFAULT '{}',              -- kinds of the version's flags that lie on the span
     UNIQUE (profile_id, document_id, version, ordinal),
     FOREIGN KEY (document_id, version) REFERENCES versions ON DELETE CASCADE
 );

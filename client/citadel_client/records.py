@@ -221,6 +221,7 @@ class Passage:
     text: str
     citation: Citation
     scores: Scores
+    flags: tuple[str, ...] = ()  # hidden_text, invisible_characters, ocr: what its reader should know
 
     @property
     def id(self) -> str:
@@ -350,6 +351,7 @@ def _passage_of(body: Json) -> Passage:
         text=body["text"],
         citation=_citation_of(body["citation"]),
         scores=Scores(scores["fused"], scores.get("dense"), scores.get("lexical"), scores.get("rerank")),
+        flags=tuple(body.get("flags") or ()),
     )
 
 

@@ -20,6 +20,7 @@ from ingest.parsers.mail import mail_body
 from ingest.parsers.markup import parse_page
 from ingest.parsers.offline import prepare
 from ingest.parsers.partition import pieces_of
+from ingest.parsers.unseen import mark_word
 
 MIME_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
@@ -42,6 +43,7 @@ def parse_docx(content: bytes) -> ParsedDocument:
     parts = office_parts(content)
     body = _main_part(parts)
     root = xml_root(parts[body])
+    mark_word(root)
     parts = {**parts, body: _opened(root), **_outlined_styles(parts)}
     pieces = list(pieces_of(partition_docx(file=io.BytesIO(repack(parts)), languages=[""])))
     pieces += [*_chunks(parts, body), *_notes(parts), *drawing_pieces(parts, body)]

@@ -17,6 +17,7 @@ from ingest.parsers.canonical import Piece, assemble
 from ingest.parsers.decode import decode
 from ingest.parsers.offline import prepare
 from ingest.parsers.partition import cell_text, grid, pieces_of
+from ingest.parsers.unseen import mark_page
 
 _CHARSET = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _CHARSET_BYTES = 4096
@@ -82,6 +83,7 @@ def read_page(text: str) -> Page:
         return Page((), None, ())
     title = root.findtext(".//title")
     hidden = _drop_unseen(root)
+    mark_page(root)
     _rename(root)
     _number_items(root)
     for table in list(root.iter("table")):

@@ -118,7 +118,8 @@ def _parts(above: Line, below: Line, pitch: float, usual: float) -> bool:
         return False  # the same row: a raised mark, or the next cell
     if larger - smaller > _OTHER_SIZE * larger or pitch < -smaller or above.bold != below.bold:
         return True
-    return pitch > _PARAGRAPH_PITCH * max(min(usual, 1.5 * larger), 0.8 * larger)
+    least = 1.0 if larger > 1.3 * usual else 0.8  # a large title on several lines is one
+    return pitch > _PARAGRAPH_PITCH * max(min(usual, 1.5 * larger), least * larger)
 
 
 def _style(lines: Sequence[Line]) -> _Style:
