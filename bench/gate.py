@@ -2,10 +2,10 @@
 
 CITADEL_STATE=… python -m bench.gate scifact/ cranfield/ …
 
-Runs each collection with eleven weights of the dense leg, with and without reranking (`citadel eval run`, whose legs are
-asked once). Each pair of runs gives real differences by question: taken to a mean of 0 they are a neutral change, less
-0.03 a true loss of three points. For sets of 300 questions drawn from them 1,000 times it prints how often the gate fails
-each. The promise, 95 % of losses and 5 % of neutral changes, is for pairs of a deviation of at most 0.15.
+Runs each collection with eleven weights of the dense leg, with and without reranking (`citadel eval run`, whose legs
+are asked once). Each pair of runs gives real differences by question: taken to a mean of 0 they are a neutral change,
+less 0.03 a true loss of three points. For sets of 300 questions drawn from them 1,000 times it prints how often the
+gate fails each. The promise, 95 % of losses and 5 % of neutral changes, is for pairs of a deviation of at most 0.15.
 """
 
 import json

@@ -12,6 +12,7 @@ import click
 from ir_measures import Measure
 
 import retrieval
+from cli.golden import stored_golden
 from cli.legs import legs_command
 from cli.options import as_json, pass_settings, show
 from cli.runs import compare_command, gate_command, list_command, report_command
@@ -21,7 +22,7 @@ from cli.stack import open_searcher, opened_store, tenant_of
 from core.config import Settings
 from core.errors import Invalid
 from core.records import FusionMethod, Mode, Principal, Profile, SearchRequest
-from eval import exchange, page
+from eval import page
 from eval.asking import Setting, replaying
 from eval.asking import asking as asking_by
 from eval.collection import SUBJECT, Part, is_collection, read_collection
@@ -36,8 +37,7 @@ from eval.scratch import index_state, visible_places
 from models.embedder import Embedder, open_embedder
 from retrieval.fuse import fusion_from
 from retrieval.rerank import NONE, chosen, late_interaction
-from store import golden as sets
-from store.pool import Store, reading_tenant, writing
+from store.pool import Store, reading_tenant
 from store.profiles import live_profile
 from store.runs import StoredRun
 
@@ -181,17 +181,6 @@ def _stored(settings: Settings, name: str) -> GoldenSet:
     """The set of that name in the store. Raises NotFound."""
     with opened_store(settings) as store:
         return stored_golden(store, settings, name)
-
-
-def stored_golden(store: Store, settings: Settings, name: str) -> GoldenSet:
-    """The set NAME or NAME@VERSION that the tenant keeps. Raises NotFound, which says what to do."""
-    base, at, version = name.rpartition("@")
-    numbered = bool(at) and version.isascii() and version.isdecimal()
-    with writing(store) as conn:
-        row = sets.named(
-            conn, tenant_of(store, settings), base if numbered else name, int(version) if numbered else None
-        )
-        return exchange.from_lines(row.name, row.digest, sets.lines(conn, row.id))
 
 
 def _run(

@@ -15,6 +15,7 @@ from cli.erase import erase_command, tombstones_group
 from cli.eval import eval_group
 from cli.explain import access_group
 from cli.fusion import fusion_command
+from cli.golden import golden_group
 from cli.identity import identity_group
 from cli.jobs import jobs_group
 from cli.options import CitadelGroup
@@ -46,8 +47,8 @@ def citadel(ctx: click.Context) -> None:
 
 
 for command in (up, serve, worker, dispatch, beat, follow, migrate, keys_group, groups, identity_group, access_group,
-                sources_group, refresh_command, jobs_group, search_command, fusion_command, eval_group, audit_group,
-                erase_command, tombstones_group, calibrate_command, fill_codes_command, demo):  # fmt: skip
+                sources_group, refresh_command, jobs_group, search_command, fusion_command, eval_group, golden_group,
+                audit_group, erase_command, tombstones_group, calibrate_command, fill_codes_command, demo):  # fmt: skip
     citadel.add_command(command)
 
 

@@ -181,17 +181,19 @@ def _beir(folder: Path, subject: str | None, split: str) -> Iterator[GoldenQuery
             f"{folder}: the questions of a BEIR folder name nobody who asks; give it with `--as user:…`"
         )
     path = folder / "qrels" / f"{split}.tsv"
-    yield from _joined(path, _subject(subject), _beir_queries(folder / "queries.jsonl"), _beir_qrels(path))
+    questions = folder / "queries.jsonl"
+    yield from _joined(_subject(subject), questions, _beir_queries(questions), path, _beir_qrels(path))
 
 
 def _joined(
-    path: Path, asker: str, texts: Mapping[str, str], qrels: Iterator[tuple[int, tuple[str, str, int]]]
-) -> Iterator[GoldenQuery]:
+    asker: str, questions: Path, texts: Mapping[str, str], path: Path,
+    qrels: Iterator[tuple[int, tuple[str, str, int]]],
+) -> Iterator[GoldenQuery]:  # fmt: skip
     """The questions that the qrels judge, in the qrels' order."""
     judged: dict[str, dict[str, int]] = {}
     for number, (query_id, document, grade) in qrels:
         if query_id not in texts:
-            raise InvalidGolden(f"{path}:{number}: question {query_id!r} is not among the questions: add it there")
+            raise InvalidGolden(f"{path}:{number}: question {query_id!r} is not in {questions.name}: add it there")
         if document in judged.setdefault(query_id, {}):
             raise InvalidGolden(f"{path}:{number}: {document!r} is judged twice for {query_id!r}: keep one line")
         judged[query_id][document] = grade
@@ -240,7 +242,8 @@ def _trec(folder: Path, subject: str | None) -> Iterator[GoldenQuery]:
             f"{folder}: the questions of a TREC folder name nobody who asks; give it with `--as user:…`"
         )
     path = folder / TREC_QRELS
-    yield from _joined(path, _subject(subject), _trec_topics(folder / TREC_TOPICS), _trec_qrels(path))
+    topics = folder / TREC_TOPICS
+    yield from _joined(_subject(subject), topics, _trec_topics(topics), path, _trec_qrels(path))
 
 
 def _trec_topics(path: Path) -> dict[str, str]:
