@@ -414,7 +414,7 @@ def test_the_commands(world: World, run: Any, tmp_path: Path) -> None:
     status, printed = run("erase", str(one.document_id), "--verify", "--canary", CANARY, "--json")
     told = json.loads(printed)
     assert status == 0 and told["proof"] == {"tables": {}, "blobs": [], "files": []}
-    assert told["tombstone"]["erased_by"] == "service:cli" and len(told["remains"]) == 9
+    assert told["tombstone"]["erased_by"] == "service:cli" and len(told["remains"]) == 10
     for word in ("VACUUM", "write-ahead log", "backups", "memory"):
         assert any(word in line for line in told["remains"])
     status, printed = run("erase", str(one.document_id), "--verify-only", "--canary", "Another text")
