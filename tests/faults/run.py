@@ -24,8 +24,8 @@ from tests.faults.ledger import Ledger, Readers, Verdict, judge, text_of
 from tests.faults.stack import Stack
 
 REFRESH_WAITS = "SELECT FROM jobs WHERE kind = 'refresh' AND state = 'accepted'"
+CLOCK = "clock"
 HARNESS = Actor("service:faults")
-OPEN_AT_MOST = 60  # jobs; what comes beyond waits outside
 STALLED_S = 90.0  # without a single death: the plan cannot be followed
 
 
@@ -45,6 +45,8 @@ class Size:
     resets: int = 100
     slow: int = 3  # documents
     slow_s: float = 60.0
+    open_at_most: int = 60  # jobs; what comes beyond waits outside
+    lease_s: float = 3.0
     limit_s: float = 1500.0
 
 
@@ -136,7 +138,7 @@ def _feed(run: Run) -> None:
     """New documents and new versions of old ones, as fast as they are done."""
     chance, serial, names = random.Random(5), 0, 0
     while not run.stopping.is_set():
-        if run.open_jobs() >= OPEN_AT_MOST:
+        if run.open_jobs() >= run.size.open_at_most:
             time.sleep(0.1)
             continue
         serial += 1
@@ -151,8 +153,11 @@ def _edit(run: Run) -> None:
     chance, folder = random.Random(7), run.stack.state / "source"
     folder.mkdir()
     source = add_folder(
-        run.stack.store, run.stack.tenant_id, "files", {"path": str(folder)}, Labels(("public",)), "* * * * *", 1.0
+        run.stack.store, run.stack.tenant_id, "files", {"path": str(folder)}, Labels(("public",)), None, 1.0
     )
+    clock = run.stack.state / CLOCK
+    clock.mkdir()  # refreshed by the schedule alone
+    add_folder(run.stack.store, run.stack.tenant_id, CLOCK, {"path": str(clock)}, Labels(), "* * * * *", 1.0)
     serial = 0
     while not run.stopping.wait(0.5):
         for _ in range(3):

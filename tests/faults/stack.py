@@ -115,7 +115,7 @@ def _mounted(folder: Path) -> bool:
 
 
 @contextmanager
-def stack(state: Path, processes: int, slow_s: float) -> Iterator[Stack]:
+def stack(state: Path, processes: int, slow_s: float, lease_s: float) -> Iterator[Stack]:
     """Everything but the processes, and at the end nothing of it."""
     state.chmod(0o711)
     small_disk = _mounted(state / "blobs")
@@ -127,7 +127,7 @@ def stack(state: Path, processes: int, slow_s: float) -> Iterator[Stack]:
             profile = ensure_profile(conn, PROFILE)
         proxy = Proxy(redis.port)
         settings = Settings(
-            state=state, model="fake", lease_s=3.0, sweep_every_s=1.0, worker_processes=processes,
+            state=state, model="fake", lease_s=lease_s, sweep_every_s=1.0, worker_processes=processes,
             blob_url=(state / "blobs").as_uri(),
             app_database_url=role_url(admin, "citadel_app", PASSWORDS["citadel_app"]),
             maintenance_database_url=role_url(admin, "citadel_maintenance", PASSWORDS["citadel_maintenance"]),

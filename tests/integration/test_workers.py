@@ -31,6 +31,7 @@ from store.profiles import live_profile, tenant_named
 from tests.conftest import PASSWORDS, World, cloned
 from workers.app import make_app
 from workers.dispatch import dispatch_forever
+from workers.drain import drain_host
 
 ROOT = Path(__file__).parents[2]
 LEASE_S = 2.0
@@ -216,3 +217,14 @@ def test_a_document_whose_parser_dies_fails_and_the_worker_lives(fleet: Fleet) -
     assert (job.state, job.error_code, job.attempts) == ("failed", "parser_limit", 1)
     assert {near.state for near in fleet.ended(*neighbours)} == {"done"}
     assert len(pools) == 1 and alive(pools.pop())
+
+
+def test_a_drained_worker_finishes_what_it_does_and_takes_no_more(fleet: Fleet) -> None:
+    """The last of these tests: the worker takes no work from here on."""
+    long = fleet.world.submit("last.md", LONG[: len(LONG) // 4])
+    fleet.until(lambda: fleet.job(long).state not in ("accepted", *ENDED), "the long document to be under way")
+    assert drain_host(fleet.app) == [fleet.name]
+    assert (fleet.job(long).state, fleet.job(long).attempts) == ("done", 1)
+    waiting = fleet.world.submit("too-late.txt", "text")
+    time.sleep(1)
+    assert fleet.job(waiting).state == "accepted" and fleet.worker.poll() is None
