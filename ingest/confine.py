@@ -12,8 +12,11 @@ import platform
 import resource
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from ingest.landlock import close_files, library_folders
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -26,8 +29,11 @@ _CLONE_NEWNET = 0x40000000
 _LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _AT_LEAST = 0x35  # BPF_JMP | BPF_JGE | BPF_K
+_ANY_BIT = 0x45  # BPF_JMP | BPF_JSET | BPF_K
 _RETURN = 0x06
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050001, 0x80000000  # refuse: SECCOMP_RET_ERRNO with EPERM
+_UNKNOWN = 0x00050026  # ENOSYS: glibc then asks by clone, whose flags a filter can read
+_CLONE3, _CLONE_THREAD = 435, 0x10000
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 _X32 = 0x40000000  # system calls of the x32 ABI would slip past the numbers below
 
@@ -51,6 +57,8 @@ class Isolation:
     network_namespace: bool
     no_sockets: bool  # neither the network nor a unix socket
     no_programs: bool
+    no_processes: bool  # of its own
+    no_files: bool  # but the libraries'
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +68,26 @@ class _Calls:
     audit: int  # AUDIT_ARCH_*
     refused: tuple[int, ...]
     tgkill: int  # allowed to itself: abort() needs it
+    clone: int  # allowed for threads
 
 
 # socket connect bind listen accept accept4 | execve execveat | kill tkill setpgid setsid ptrace process_vm_readv
 # process_vm_writev pidfd_send_signal pidfd_getfd | unshare setns mount io_uring_setup bpf perf_event_open userfaultfd
-# keyctl
+# keyctl | fork vfork (clone without a thread and clone3 are told apart below)
 _CALLS = {
     "x86_64": _Calls(
         0xC000003E,
         (41, 42, 49, 50, 43, 288, 59, 322, 62, 200, 109, 112, 101, 310, 311, 424, 438)
-        + (272, 308, 165, 425, 321, 298, 323, 250),
+        + (272, 308, 165, 425, 321, 298, 323, 250, 57, 58),
         234,
+        56,
     ),
     "aarch64": _Calls(
         0xC00000B7,
         (198, 203, 200, 201, 202, 242, 221, 281, 129, 130, 154, 157, 117, 270, 271, 424, 438)
         + (97, 268, 40, 425, 280, 241, 282, 219),
         131,
+        220,
     ),
 }
 
@@ -123,9 +134,15 @@ def limit(limits: ParseLimits) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it and would call the file damaged
 
 
-def filter_system_calls() -> bool:
-    """Refuse sockets, programs and signals to others from here on; whether this architecture and kernel can."""
+def close_off() -> None:
+    """Sockets, programs, processes, signals to others and all files but the libraries' are refused from here on."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    close_files(library_folders())
+    _filter_system_calls()
+
+
+def _filter_system_calls() -> bool:
+    """Whether this architecture and kernel can."""
     calls = _CALLS.get(platform.machine())
     if calls is None:
         return False
@@ -136,47 +153,67 @@ def filter_system_calls() -> bool:
 
 
 def _filter(calls: _Calls, own: int) -> list[_Instruction]:
-    """Kill a foreign architecture, refuse what is listed and signals to other processes, allow the rest."""
-    refused = len(calls.refused)
-    rules = [
+    """Kill a foreign architecture, refuse what is listed, processes and signals to others, allow the rest."""
+    # A jump counts the instructions that it skips.
+    last = [
+        _Instruction(_EQUAL, 0, 1, _CLONE3),
+        _Instruction(_RETURN, 0, 0, _UNKNOWN),
+        _Instruction(_EQUAL, 0, 2, calls.clone),
+        _Instruction(_LOAD, 0, 0, _FIRST_ARGUMENT),
+        _Instruction(_ANY_BIT, 3, 4, _CLONE_THREAD),
+        _Instruction(_EQUAL, 0, 2, calls.tgkill),
+        _Instruction(_LOAD, 0, 0, _FIRST_ARGUMENT),
+        _Instruction(_EQUAL, 0, 1, own),
+        _Instruction(_RETURN, 0, 0, _ALLOW),
+        _Instruction(_RETURN, 0, 0, _REFUSE),
+    ]
+    after = len(calls.refused) + len(last) - 1  # what lies between the first of the refused and the refusal
+    return [
         _Instruction(_LOAD, 0, 0, _ARCHITECTURE),
         _Instruction(_EQUAL, 1, 0, calls.audit),
         _Instruction(_RETURN, 0, 0, _KILL),
         _Instruction(_LOAD, 0, 0, _NUMBER),
-        _Instruction(_AT_LEAST, refused + 3, 0, _X32),
-    ]
-    # A jump counts the instructions that it skips: to the refusal below, three behind the last of these.
-    rules += [_Instruction(_EQUAL, refused - place + 2, 0, number) for place, number in enumerate(calls.refused)]
-    return [
-        *rules,
-        _Instruction(_EQUAL, 0, 3, calls.tgkill),
-        _Instruction(_LOAD, 0, 0, _FIRST_ARGUMENT),
-        _Instruction(_EQUAL, 1, 0, own),
-        _Instruction(_RETURN, 0, 0, _REFUSE),
-        _Instruction(_RETURN, 0, 0, _ALLOW),
+        _Instruction(_AT_LEAST, after, 0, _X32),
+        *(_Instruction(_EQUAL, after - place - 1, 0, number) for place, number in enumerate(calls.refused)),
+        *last,
     ]
 
 
 def isolation(network_namespace: bool) -> Isolation:
     """Try the walls from inside."""
-    return Isolation(network_namespace, no_sockets=not _may_open_socket(), no_programs=not _may_run_program())
+    return Isolation(
+        network_namespace,
+        no_sockets=not _may(_open_socket),
+        no_programs=not _may(_run_program),
+        no_processes=not _may(_fork),
+        no_files=not _may(Path("/proc/self/status").read_bytes),
+    )
 
 
-def _may_open_socket() -> bool:
+def _may(attempt: Callable[[], object]) -> bool:
+    """Whether the attempt is not forbidden; it may still fail."""
     try:
-        with socket.socket(socket.AF_UNIX):
-            return True
-    except OSError:
-        return False
-
-
-def _may_run_program() -> bool:
-    try:
-        os.execv("/nonexistent", ["nonexistent"])
+        attempt()
     except PermissionError:
         return False
     except OSError:
         return True
+    return True
+
+
+def _open_socket() -> None:
+    socket.socket(socket.AF_UNIX).close()
+
+
+def _run_program() -> None:
+    os.execv("/nonexistent", ["nonexistent"])
+
+
+def _fork() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
 
 
 def _prctl(option: int, *arguments: int) -> int:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from core.errors import ParserLimit, Unparseable
 from core.records import ParsedDocument
 from ingest.answer import pack_document, pack_error
-from ingest.confine import Isolation, ParseLimits, die_with_parent, filter_system_calls, isolation, leave_network, limit
+from ingest.confine import Isolation, ParseLimits, close_off, die_with_parent, isolation, leave_network, limit
 
 Entry = Callable[[bytes, str | None, str | None, int], ParsedDocument]
 
@@ -59,14 +59,14 @@ def _probe(namespace: bool) -> Isolation:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        filter_system_calls()
+        close_off()
         os.write(writing, json.dumps(asdict(isolation(namespace))).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         found = json.loads(pipe.read() or b"{}")
     os.waitpid(child, 0)
-    return Isolation(**found) if found else Isolation(namespace, no_sockets=False, no_programs=False)
+    return Isolation(**found) if found else Isolation(namespace, *[False] * 4)
 
 
 def _resident_bytes() -> int:
@@ -126,7 +126,7 @@ def _confine(zygote: int, limits: ParseLimits) -> None:
     for standard in (0, 1, 2):  # what a library prints may quote the document, and logs are not under its labels
         os.dup2(nowhere, standard)
     limit(limits)
-    filter_system_calls()
+    close_off()
 
 
 def _answer(entry: Entry, header: dict[str, Any], limits: ParseLimits, content: int, answer: int) -> NoReturn:

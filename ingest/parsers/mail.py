@@ -27,6 +27,14 @@ _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 _ENCODED_WORDS = re.compile(r"(?:=\?[^?\s]+\?[bq]\?[^?]*\?=\s*)+", re.IGNORECASE)
 _ENCRYPTED = ("application/pkcs7-mime", "application/x-pkcs7-mime", "application/pgp-encrypted")
+# The line over a quoted mail, as the common programs write it, on one line or on two; what it quotes follows.
+_QUOTED = re.compile(
+    r"^(?P<marks>[>|][>| ]*)?(?:On\b.{8,200}?\bwrote|Am\b.{8,200}?\bschrieb\b.{0,100}?|Le\b.{8,200}?\ba écrit ?"
+    r"|El\b.{8,200}?\bescribió|Il\b.{8,200}?\bha scritto):[ \t]*$"
+    r"|^[> ]*-{3,} ?(?:Original Message|Forwarded message|Ursprüngliche Nachricht|Message d'origine) ?-{3,}[ \t]*$",
+    re.MULTILINE | re.DOTALL,
+)
+_MAX_LINES = 2  # of it
 _MAX_DEPTH = 8  # of messages within messages
 _CODE_PAGES = {f"windows_{number}": f"cp{number}" for number in (874, 932, 936, 949, 950)}
 
@@ -151,8 +159,18 @@ def _text_pieces(part: Message, kind: str, body: _Body) -> list[Piece]:
 
 
 def plain_pieces(text: str) -> list[Piece]:
-    """A paragraph for each run of lines between blank ones."""
-    return [Piece("paragraph", paragraph) for paragraph in _BLANK_LINE.split(text.replace("\r\n", "\n"))]
+    """A paragraph for each run of lines between blank ones; the line over a quoted mail is a heading over it."""
+    pieces: list[Piece] = []
+    for paragraph in _BLANK_LINE.split(text.replace("\r\n", "\n")):
+        position = 0
+        for found in _QUOTED.finditer(paragraph):
+            if found.group().count("\n") < _MAX_LINES:
+                depth = (found["marks"] or "").count(">")
+                pieces.append(Piece("paragraph", paragraph[position : found.start()]))
+                pieces.append(Piece("heading", found.group(), level=min(2 + depth, 6)))
+                position = found.end()
+        pieces.append(Piece("paragraph", paragraph[position:]))
+    return pieces
 
 
 def parse_msg(content: bytes) -> ParsedDocument:

@@ -35,8 +35,8 @@ def _sleep(_: str) -> str:
 
 
 def _fork_and_sleep(_: str) -> str:
-    if os.fork() == 0:
-        time.sleep(3600)
+    with contextlib.suppress(PermissionError):  # where the kernel has a filter of system calls
+        os.fork()
     time.sleep(3600)
     return "awake"
 
@@ -97,6 +97,9 @@ def _escape(argument: str) -> str:
         "session": os.setsid,
         "environ": lambda: Path(f"/proc/{worker}/environ").read_bytes(),
         "write": lambda: Path("/tmp/from-the-sandbox").write_bytes(b"x" * 1024**2),  # noqa: S108
+        "read": lambda: Path("/etc/passwd").read_bytes(),
+        "list": lambda: list(Path("/").iterdir()),
+        "fork": os.fork,
     }
     try:
         attempts[argument.partition(" ")[0]]()

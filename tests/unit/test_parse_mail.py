@@ -135,3 +135,24 @@ def test_mail_within_mail_without_end_is_cut_short() -> None:
     document = parse(message.as_bytes(), "message/rfc822")
     assert "innermost" not in document.text
     assert document.warnings == ("attachments were not read: Lunch",)
+
+
+def test_what_a_reply_quotes_stands_under_its_own_heading() -> None:
+    body = (
+        "Ten days are fine.\n\n"
+        "On Mon, 3 Mar 2025 at 10:00, Ben Example <ben@example.com>\nwrote:\n> Is a week enough?\n>\n"
+        "> On Sun, 2 Mar 2025, Ana Example wrote:\n>> How long before?\n\n"
+        "-----Original Message-----\nFrom: Carl\n\nOn it.\n"
+    )
+    document = parse(f"From: a@b.example\nTo: c@d.example\nSubject: Trip\n\n{body}".encode(), "message/rfc822")
+    assert outline(document)[1:] == [
+        ("paragraph", 0, "Ten days are fine."),
+        ("heading", 2, "On Mon, 3 Mar 2025 at 10:00, Ben Example <ben@example.com>\nwrote:"),
+        ("paragraph", 0, "> Is a week enough?\n>"),
+        ("heading", 3, "> On Sun, 2 Mar 2025, Ana Example wrote:"),
+        ("paragraph", 0, ">> How long before?"),
+        ("heading", 2, "-----Original Message-----"),
+        ("paragraph", 0, "From: Carl"),
+        ("paragraph", 0, "On it."),
+    ]
+    assert document.title == "Trip"

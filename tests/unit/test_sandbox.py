@@ -137,8 +137,15 @@ def test_no_way_out(held: ParserSandbox) -> None:
     worker = os.getpid()
     assert {
         way: held.parse(f"escape {way} {worker}".encode()).text
-        for way in ("unix", "inet", "kill", "execute", "session")
-    } == dict.fromkeys(("unix", "inet", "kill", "execute", "session"), "PermissionError")
+        for way in ("unix", "inet", "kill", "execute", "session", "fork")
+    } == dict.fromkeys(("unix", "inet", "kill", "execute", "session", "fork"), "PermissionError")
+
+
+def test_no_file_but_the_libraries(held: ParserSandbox) -> None:
+    if not held.isolation.no_files:
+        pytest.skip("this kernel has no Landlock")
+    ways = ("read", "list", "write")
+    assert {way: held.parse(f"escape {way}".encode()).text for way in ways} == dict.fromkeys(ways, "PermissionError")
 
 
 def test_the_worker_s_secrets_are_out_of_reach(held: ParserSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
