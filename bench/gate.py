@@ -3,9 +3,10 @@
 CITADEL_STATE=… python -m bench.gate scifact/ cranfield/ …
 
 Runs each collection with eleven weights of the dense leg, with and without reranking (`citadel eval run`, whose legs
-are asked once). Each pair of runs gives real differences by question: taken to a mean of 0 they are a neutral change,
-less 0.03 a true loss of three points. For sets of 300 questions drawn from them 1,000 times it prints how often the
-gate fails each. The promise, 95 % of losses and 5 % of neutral changes, is for pairs of a deviation of at most 0.15.
+are asked once). Each pair of runs, the worse against the better, gives real differences by question. Moved to a mean of
+-0.03 they are a true loss of three points, as skewed as that loss is; with the two runs swapped at random at each
+question they are a neutral change. Sets of 300 questions are drawn from them 10,000 times. The promise, 95 % of losses
+caught and 5 % of neutral changes stopped, is for pairs of a deviation of at most 0.15.
 """
 
 import json
@@ -20,32 +21,32 @@ from click.testing import CliRunner
 from cli.main import citadel
 from cli.scratch import standing
 from core.config import environment_of, load_settings
-from eval.gate import ALPHA, LOSS, RESAMPLES, Floats, share_failed
+from eval.gate import ALPHA, LOSS, Floats, share_failed
 
 QUESTIONS, MAX_DROP, MAIN = 300, 0.01, "nDCG@10"
 WIDEST = 0.15  # paired standard deviation up to which the promise holds
+RESAMPLES = 10_000
 WEIGHTS = [step / 10 for step in range(11)]
 
 
-def shares(differences: Floats, seed: int, questions: int = QUESTIONS) -> dict[str, float]:
-    """How often the gate fails a neutral change and a loss of three points, and a mean drop alone the first."""
-    centred = differences - differences.mean()
-    drawn = centred[np.random.default_rng(seed).integers(0, len(centred), (RESAMPLES, questions))]
+def shares(losing: Floats, resamples: int = RESAMPLES) -> dict[str, float]:
+    """How often the gate fails a loss of three points and a neutral change, and a mean drop alone the latter."""
+    drawing = {"questions": QUESTIONS, "resamples": resamples}
     return {
-        "deviation": float(centred.std(ddof=1)),
-        "caught": share_failed(centred - LOSS, MAX_DROP, questions=questions, seed=seed),
-        "alarms": share_failed(centred, MAX_DROP, questions=questions, seed=seed),
-        "alarms without the interval": float((drawn.mean(axis=1) < -MAX_DROP).mean()),
+        "deviation": float(losing.std(ddof=1)),
+        "caught": share_failed(losing - losing.mean() - LOSS, MAX_DROP, **drawing),
+        "alarms": share_failed(losing, MAX_DROP, swapped=True, **drawing),
+        "alarms by the mean alone": share_failed(losing, MAX_DROP, 0.5, swapped=True, **drawing),
     }
 
 
 def pairs(values: Mapping[str, Floats]) -> dict[str, Floats]:
-    """The differences of each pair of runs that differ, in both directions."""
+    """The worse of each pair of runs against the better."""
     found = {}
-    for one, other in combinations(values, 2):
-        if np.any(values[one] != values[other]):
-            found[f"{other} against {one}"] = values[other] - values[one]
-            found[f"{one} against {other}"] = values[one] - values[other]
+    for pair in combinations(values, 2):
+        worse, better = sorted(pair, key=lambda name: float(values[name].mean()))
+        if np.any(values[worse] != values[better]):
+            found[f"{worse} against {better}"] = values[worse] - values[better]
     return found
 
 
@@ -78,7 +79,7 @@ def main(folders: Sequence[str]) -> None:
     with standing(load_settings(os.environ)) as running:
         environment = {key: value for key, value in environment_of(running).items() if value}
         for folder in folders:
-            of = {f"{folder}: {name}": shares(d, 1) for name, d in pairs(run_values(folder, environment)).items()}
+            of = {f"{folder}: {name}": shares(d) for name, d in pairs(run_values(folder, environment)).items()}
             within = {name: row for name, row in of.items() if row["deviation"] <= WIDEST}
             rows |= within
             print(f"{folder}: {len(of)} pairs, {len(within)} of a deviation of at most {WIDEST}")
@@ -89,7 +90,7 @@ def main(folders: Sequence[str]) -> None:
         "alpha": ALPHA, "pairs": len(rows), "hold both": len(kept),
         "caught": [min(r["caught"] for r in rows.values()), float(np.mean([r["caught"] for r in rows.values()]))],
         "alarms": [max(r["alarms"] for r in rows.values()), float(np.mean([r["alarms"] for r in rows.values()]))],
-        "alarms without the interval": max(r["alarms without the interval"] for r in rows.values()),
+        "alarms by the mean alone": max(r["alarms by the mean alone"] for r in rows.values()),
     }))  # fmt: skip
 
 
