@@ -24,8 +24,9 @@ from bench.world import Bench, Rows, bench_database, fill, server_url, unit_vect
 from core.labels import make_labels
 from core.records import Mode, Principal, SearchRequest
 from models.fake_embedder import FakeEmbedder
+from retrieval.legs import POOL
 from retrieval.lexical import RankBm25Index
-from retrieval.search import POOL, Searcher, search
+from retrieval.search import Searcher, search
 from store import access, changes, chunks, vectors
 from store.chunks import Scan
 from store.pool import reading_tenant, writing

@@ -5,10 +5,11 @@
 Vectors are synthetic clusters of some 100 each and embeddings of real text (0: all there are, -1: none). Every row has
 a label of either model: drawn at random, or by content, where neighbouring clusters are under one label. Questions of
 the first model are about anything; of the second about what the asker may see (people ask about their own part), and
-in the lines `elsewhere` about anything. Beside each line: plain pgvector, which is the same table, indexes and filter
-with the planner's choice, iterative scan on and no row-level security; and the floors, a bare round trip and a matrix
-product in memory over what is visible. Times are wall-clock milliseconds of the whole leg; `cpu` is the server
-process's own time, which the machine's other work does not move.
+in the lines `elsewhere` about anything. The first columns are the leg by Postgres alone; `replica` is the leg as it is
+where this host has a replica: what it asks of Postgres, and the scan in memory. Beside each line: plain pgvector, which
+is the same table, indexes and filter with the planner's choice, iterative scan on and no row-level security; and the
+floors, a bare round trip and a matrix product in memory over what is visible. Times are wall-clock milliseconds of the
+whole leg; `cpu` is the server process's own time, which the machine's other work does not move.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -29,12 +30,17 @@ import psycopg
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 
-from bench.real_chunks import real_vectors
-from bench.world import PROFILE, Bench, Rows, bench_database, fill, server_url, unit_vectors
+from bench.corpora import Corpus, Matrix, real, synthetic
+from bench.world import PROFILE, Bench, Rows, bench_database, fill, server_url
 from core.labels import make_labels
 from core.records import AccessScope
 from retrieval.calibrate import GRAPH_FROM, calibrate
-from retrieval.dense import DEPTH, nearest_each
+from retrieval.dense import DEPTH, nearest_each, nearest_in
+from retrieval.follower import Follower
+from retrieval.legs import look
+from retrieval.matrix import compile_loops
+from retrieval.replica import folder_of, read
+from retrieval.replica_index import ReplicaIndex
 from store import access, calibrations
 from store.chunks import Scan
 from store.pool import Conn, reading_tenant, set_scope, writing
@@ -42,24 +48,11 @@ from store.pool import Conn, reading_tenant, set_scope, writing
 SHARES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.005, 0.001)
 # Labels of either model, by the share of rows under each: what of SHARES is no label's share is a sum of some.
 LABELS = (0.16, 0.16, 0.1, 0.1, 0.1, *[0.05] * 5, *[0.02] * 5, *[0.005] * 5, *[0.001] * 5)
-CLUSTER, NOISE, DIMENSIONS = 100, 0.7, 384
 SERVER = {"shared_buffers": "3GB", "max_wal_size": "16GB"}  # what is searched fits into memory, as it should
 PLAIN = """
     SELECT chunk_id FROM vectors_1 WHERE tenant_id = %(tenant)s AND label_set_id = ANY(%(label_sets)s::int[])
     ORDER BY embedding <#> %(query)s LIMIT %(k)s
 """
-
-Matrix = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """Unit vectors, where each stands by content (ranks that neighbours share), and questions."""
-
-    name: str
-    vectors: Matrix
-    place: npt.NDArray[np.int64]
-    questions: Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +71,11 @@ class Line:
     p50_ms: float
     min_ms: float
     cpu_ms: float
+    replica_recall_at_10: float
+    replica_recall_at_50: float
+    replica_short: int
+    replica_p50_ms: float
+    replica_p95_ms: float
     plain_recall_at_10: float
     plain_recall_at_50: float
     plain_short: int
@@ -85,31 +83,6 @@ class Line:
     plain_ratio: float  # plain pgvector's time to ours
     matrix_ms: float
     round_trip_ms: float
-
-
-def synthetic(rows: int) -> Corpus:
-    """Clusters around random unit vectors, and questions that are further members of them."""
-    chance = np.random.default_rng(1)
-    centers = unit_vectors(max(2, rows // CLUSTER), DIMENSIONS, 2)
-
-    def members(of: npt.NDArray[np.int64]) -> Matrix:
-        found = centers[of] + chance.standard_normal((len(of), DIMENSIONS), np.float32) * (NOISE / DIMENSIONS**0.5)
-        return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
-
-    place = chance.integers(0, len(centers), rows)
-    return Corpus("synthetic", members(place), place, members(chance.integers(0, len(centers), 2000)))
-
-
-def real(cache: Path, cap: int) -> Corpus | None:
-    """Real chunks, placed by the nearest of 256 of them, which are put in the order of their first component."""
-    found = real_vectors(cache, cap)
-    if found is None:
-        return None
-    heads = found.chunks[:256]
-    first = np.linalg.svd(heads - heads.mean(axis=0), full_matrices=False)[2][0]
-    rank = np.argsort(np.argsort(heads @ first))
-    place = np.concatenate([rank[np.argmax(part @ heads.T, axis=1)] for part in np.array_split(found.chunks, 50)])
-    return Corpus("real", found.chunks, place, found.questions)
 
 
 def labels_by_place(place: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -139,6 +112,7 @@ class Ground:
     label_sets: npt.NDArray[np.int64]
     chunk_ids: npt.NDArray[np.int64]
     admin: psycopg.Connection
+    index: ReplicaIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +159,8 @@ def measure(ground: Ground, model: str, share: float, mask: npt.NDArray[np.bool_
     truth, matrix_ms = brute_force(ground, np.flatnonzero(mask), questions)
     ask_product(ground, scope, questions[0])  # warm
     mine = [ask_product(ground, scope, question) for question in questions]
+    ask_replica(ground, scope, questions[0])
+    ours = [ask_replica(ground, scope, question) for question in questions]
     ask_plain(ground, scope, questions[0])
     others = [ask_plain(ground, scope, question) for question in questions]
     p50, plain_p50 = (statistics.median(each.ms for each in asked) for asked in (mine, others))
@@ -192,6 +168,7 @@ def measure(ground: Ground, model: str, share: float, mask: npt.NDArray[np.bool_
         ground.corpus.name, model, share, int(mask.sum()), len(seen), dict(Counter(each.route for each in mine)),
         recall(truth, mine, 10), recall(truth, mine, 50), short(truth, mine),
         round(p50, 2), round(min(each.ms for each in mine), 2), round(statistics.median(a.cpu_ms for a in mine), 2),
+        recall(truth, ours, 10), recall(truth, ours, 50), short(truth, ours), *spread(ours),
         recall(truth, others, 10), recall(truth, others, 50), short(truth, others), round(plain_p50, 2),
         round(plain_p50 / p50, 2), round(matrix_ms, 2), round_trip_ms(ground.bench),
     )  # fmt: skip
@@ -221,6 +198,18 @@ def ask_product(ground: Ground, scope: AccessScope, question: Matrix) -> Asked:
         return Asked([each.chunk_id for each in found.lists[0]], ms, cpu_ms(conn) - cpu, found.route)
 
 
+def ask_replica(ground: Ground, scope: AccessScope, question: Matrix) -> Asked:
+    """The same by the replica."""
+    with reading_tenant(ground.bench.store, scope.tenant_id) as conn:
+        set_scope(conn, scope)
+        started = time.perf_counter()
+        sight = look(conn, ground.index, Scan(scope, ground.bench.profile.id))
+        assert sight is not None
+        found = nearest_in(sight, [question])
+        ms = (time.perf_counter() - started) * 1000
+    return Asked([each.chunk_id for each in found.lists[0]], ms, 0.0, found.route)
+
+
 def ask_plain(ground: Ground, scope: AccessScope, question: Matrix) -> Asked:
     """What one writes who has read pgvector's manual, as superuser."""
     values = {"tenant": scope.tenant_id, "label_sets": scope.array, "query": HalfVector(question), "k": DEPTH}
@@ -233,6 +222,12 @@ def recall(truth: Sequence[Sequence[int]], asked: Sequence[Asked], k: int) -> fl
     """The mean share of the k nearest, or of all that there are, among the first k answered."""
     shares = [len({*wanted[:k]} & {*each.ids[:k]}) / len(wanted[:k]) for wanted, each in zip(truth, asked, strict=True)]
     return round(statistics.mean(shares), 4)
+
+
+def spread(asked: Sequence[Asked]) -> tuple[float, float]:
+    """p50 and p95 in milliseconds."""
+    times = [each.ms for each in asked]
+    return round(statistics.median(times), 2), round(float(np.quantile(times, 0.95)), 2)
 
 
 def short(truth: Sequence[Sequence[int]], asked: Sequence[Asked]) -> int:
@@ -263,14 +258,30 @@ def round_trip_ms(bench: Bench) -> float:
 def laid_out(server: str, corpus: Corpus, wanted: npt.NDArray[np.int64]) -> Iterator[tuple[Ground, dict[str, object]]]:
     """The corpus in a database of its own, calibrated, with what that took."""
     profile = replace(PROFILE, dimensions=corpus.vectors.shape[1])
-    with bench_database(server, f"filtered_{corpus.name}_{int(wanted.max())}", profile) as bench:
+    with (
+        tempfile.TemporaryDirectory() as root,
+        bench_database(server, f"filtered_{corpus.name}_{int(wanted.max())}", profile) as bench,
+        closing(ReplicaIndex(bench.store, Path(root), watch_s=0)) as index,
+    ):
         label_sets = store_corpus(bench, corpus, wanted)
-        took = ready(bench, len(corpus.vectors))
+        took = ready(bench, len(corpus.vectors)) | followed(bench, Path(root))
         with psycopg.connect(bench.admin_url, autocommit=True) as admin:
             register_vector(admin)
             admin.execute("SELECT '[0]'::halfvec(1)")  # loads pgvector, so that the setting is taken or an error
             admin.execute("SET hnsw.iterative_scan = relaxed_order")
-            yield Ground(bench, corpus, label_sets, chunk_ids(admin, len(corpus.vectors)), admin), took
+            yield Ground(bench, corpus, label_sets, chunk_ids(admin, len(corpus.vectors)), admin, index), took
+
+
+def followed(bench: Bench, root: Path) -> dict[str, object]:
+    """Make the replica; how long that takes, and its bytes on the disk."""
+    started = time.perf_counter()
+    Follower(bench.store, root).step()
+    took = time.perf_counter() - started
+    folder = folder_of(root, bench.tenant_id, bench.profile.id)
+    sizes = {path.suffix[1:]: path.stat().st_size for path in folder.iterdir() if path.suffix}
+    started = time.perf_counter()
+    read(folder)
+    return {"replica_s": round(took, 1), "replica_read_s": round(time.perf_counter() - started, 2), "replica": sizes}
 
 
 def chunk_ids(admin: psycopg.Connection, count: int) -> npt.NDArray[np.int64]:
@@ -324,17 +335,20 @@ def many_label_sets(server: str, corpus: Corpus, label_sets: int, count: int) ->
     return lines
 
 
-HEADS = ("corpus", "model", "share", "visible", "routes", "r@10", "r@50", "short", "p50", "min", "cpu", "plain p50",
-         "ratio", "plain r@10", "r@50", "short", "matrix")  # fmt: skip
-FORMAT = "{:9} {:12} {:>6} {:>8} {:26} {:>6} {:>6} {:>5} {:>7} {:>7} {:>7} {:>9} {:>6} {:>10} {:>6} {:>5} {:>7}"
+HEADS = ("corpus", "model", "share", "visible", "routes", "r@10", "r@50", "short", "p50", "min", "cpu", "replica p50",
+         "p95", "r@10", "r@50", "short", "plain p50", "ratio", "plain r@10", "r@50", "short", "matrix")  # fmt: skip
+FORMAT = ("{:9} {:12} {:>6} {:>8} {:26} {:>6} {:>6} {:>5} {:>7} {:>7} {:>7} {:>11} {:>6} {:>6} {:>6} {:>5} {:>9} "
+          "{:>6} {:>10} {:>6} {:>5} {:>7}")  # fmt: skip
 
 
 def tell(line: Line) -> None:
     """A line of the table."""
     routes = " ".join(f"{route}:{n}" for route, n in line.routes.items())
     values = (line.corpus, line.model, f"{line.share:.1%}", line.visible, routes, line.recall_at_10, line.recall_at_50,
-              line.short, line.p50_ms, line.min_ms, line.cpu_ms, line.plain_p50_ms, line.plain_ratio,
-              line.plain_recall_at_10, line.plain_recall_at_50, line.plain_short, line.matrix_ms)  # fmt: skip
+              line.short, line.p50_ms, line.min_ms, line.cpu_ms, line.replica_p50_ms, line.replica_p95_ms,
+              line.replica_recall_at_10, line.replica_recall_at_50, line.replica_short, line.plain_p50_ms,
+              line.plain_ratio, line.plain_recall_at_10, line.plain_recall_at_50, line.plain_short,
+              line.matrix_ms)  # fmt: skip
     print(FORMAT.format(*values), flush=True)
 
 
@@ -352,13 +366,15 @@ def main() -> None:
         corpora.append(found)
     print(FORMAT.format(*HEADS))
     lines, took = [], {}
+    compile_loops()
     with server_url(SERVER) as server:
         for corpus in corpora:
             more, took[corpus.name] = both_models(server, corpus, options.questions)
             lines += more
         if options.label_sets and corpora:
             lines += many_label_sets(server, corpora[0], options.label_sets, options.questions)
-    print(f"graphs and calibrations: {took}\nround trip {lines[0].round_trip_ms} ms, {os.cpu_count()} cores")
+    if lines:
+        print(f"made ready: {took}\nround trip {lines[0].round_trip_ms} ms, {os.cpu_count()} cores")
     if options.json:
         whole = {"cores": os.cpu_count(), "took": took, "lines": [asdict(line) for line in lines]}
         options.json.write_text(json.dumps(whole, indent=1))

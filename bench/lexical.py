@@ -185,9 +185,8 @@ def scoring(world: World, asked: Sequence[str], percent: int) -> list[float]:
     """Milliseconds of the scoring alone."""
     with world.sight(percent) as (view, scan), reading(world.bench.store, view) as conn:
         held = world.index._newest((scan.scope.tenant_id, scan.profile_id))
-        held_one, changes = world.index._fitting(conn, scan, held)
-        field = world.index._field(conn, scan, held_one, changes)
-    hash_of = hasher(changes.hash_key)
+        sight = world.index._looked(conn, scan, held)
+    hash_of, field = hasher(sight.hash_key), sight._field()
     return [_ms(lambda q=q: best(field, {hash_of(t): n for t, n in query_terms(q).items()}, TOP)) for q in asked]
 
 

@@ -12,7 +12,7 @@ import click
 
 from cli.options import as_json, pass_settings, show
 from cli.prepare import prepare_database
-from cli.stack import open_service, opened_store
+from cli.stack import keeps_vectors, open_service, opened_store
 from cli.up import bring_up, take_down
 from core.config import Settings
 from core.errors import Misconfigured
@@ -109,14 +109,14 @@ def dispatch(settings: Settings) -> None:
 @click.command(epilog="Example: citadel follow")
 @pass_settings
 def follow(settings: Settings) -> None:
-    """Keep this host's lexical replicas in step with Postgres. A second one waits until the first has ended."""
+    """Keep this host's replicas of words and vectors in step with Postgres. A second one waits until the first ends."""
     from retrieval.follower import Follower, only_one
 
     _needs(settings, "maintenance_database_url")
     going = _until_signalled()
     with opened_store(settings, reads=False) as store, only_one(settings.replicas(), going) as mine:
         if mine:
-            Follower(store, settings.replicas()).run(going)
+            Follower(store, settings.replicas(), vectors=keeps_vectors(settings)).run(going)
 
 
 @click.command(epilog="Example: CITADEL_DATABASE_URL=postgresql://admin@db/citadel citadel migrate")

@@ -12,7 +12,7 @@ import click
 
 from cli.options import F
 from cli.prepare import prepare_database
-from cli.stack import opened_store, tenant_of
+from cli.stack import keeps_vectors, opened_store, tenant_of
 from cli.up import with_roles
 from core.config import Settings
 from core.errors import Misconfigured, NotYetIndexed
@@ -96,9 +96,9 @@ def _follow(settings: Settings, store: Store, tenant: str) -> None:
     root = settings.replicas()
     with only_one(root, lambda: False) as mine:
         if mine:
-            Follower(store, root).step()
+            Follower(store, root, vectors=keeps_vectors(settings)).step()
             return
-    index, give_up = ReplicaIndex(store, root, watch_s=0), time.monotonic() + FOLLOWED_S
+    index, give_up = ReplicaIndex(store, root, watch_s=0, vectors=False), time.monotonic() + FOLLOWED_S
     with closing(index), reading_tenant(store, None) as conn:
         tenant_id = tenant_named(conn, tenant)
     while time.monotonic() < give_up:

@@ -91,15 +91,24 @@ def open_lexical(settings: Settings, store: Store) -> Iterator[LexicalIndex]:
         return
     if settings.lexical != "fast":
         raise Misconfigured(f"CITADEL_LEXICAL is fast or rank-bm25, not {settings.lexical!r}")
-    from retrieval.bm25 import compile_loops
+    from retrieval import bm25 as words
+    from retrieval import matrix
     from retrieval.replica_index import ReplicaIndex
 
-    compile_loops()
-    index = ReplicaIndex(store, settings.replicas(), bm25)
+    words.compile_loops()
+    matrix.compile_loops()
+    index = ReplicaIndex(store, settings.replicas(), bm25, vectors=keeps_vectors(settings))
     try:
         yield index
     finally:
         index.close()
+
+
+def keeps_vectors(settings: Settings) -> bool:
+    """Whether this host's replicas hold vectors. Raises Misconfigured."""
+    if settings.dense not in ("replica", "pgvector"):
+        raise Misconfigured(f"CITADEL_DENSE is replica or pgvector, not {settings.dense!r}")
+    return settings.dense == "replica"
 
 
 @contextmanager

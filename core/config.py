@@ -34,6 +34,7 @@ class Settings:
     model: str = "all-MiniLM-L6-v2"
     precision: str = ""  # of a new profile: f32 or bf16; empty: bf16 where the processor computes in it
     lexical: str = "fast"  # or rank-bm25: exact as well and without a follower, in memory and slow, for small corpora
+    dense: str = "replica"  # its vectors too, scanned in memory (0.8 kB a chunk); or pgvector: by Postgres alone
     lexical_folder: str = ""  # where this host's follower keeps the replicas; default: in the state folder
     bm25_k1: float = 1.5
     bm25_b: float = 0.75
@@ -59,7 +60,7 @@ class Settings:
         return self.blob_url or (self.state.resolve() / "blobs").as_uri()
 
     def replicas(self) -> Path:
-        """Where this host's lexical replicas lie."""
+        """Where this host's replicas lie."""
         return Path(self.lexical_folder) if self.lexical_folder else self.state / "lexical"
 
     def model_cache(self) -> Path:

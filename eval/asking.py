@@ -21,8 +21,9 @@ from models.embedder import Embedder
 from models.reranker import Proposed, Question
 from retrieval.assemble import assemble
 from retrieval.fuse import fuse
+from retrieval.legs import POOL
 from retrieval.rerank import RERANK_POOL, Boxed, blend
-from retrieval.search import POOL, READ_AHEAD, Searcher, search
+from retrieval.search import READ_AHEAD, Searcher, search
 from store import access, chunks, documents, tokens
 from store.pool import Conn, Store, reading_tenant
 from store.profiles import live_profile

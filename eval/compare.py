@@ -12,7 +12,7 @@ from eval.bootstrap import Estimate, difference, estimate
 from eval.judged import Judged, Unit
 from eval.legs import LEGS, Answers, ordered
 from retrieval.fuse import fuse
-from retrieval.search import POOL
+from retrieval.legs import POOL
 
 MAIN = nDCG @ 10
 MEASURES: tuple[Measure, ...] = (MAIN, R @ 50, P @ 5)

@@ -17,10 +17,9 @@ import numpy.typing as npt
 
 from core.records import Candidate, Mode, Profile
 from models.embedder import Embedder
+from retrieval.legs import Ground
 from retrieval.search import Leg, Searcher
 from retrieval.stages import Proposed
-from store.chunks import Scan
-from store.pool import View
 
 BEHIND = ("fuse.py", "rerank.py", "assemble.py", "search.py", "trail.py", "stages.py")  # what changes no leg
 
@@ -50,12 +49,10 @@ class Kept:
         return {name: self._asking(name, leg) for name, leg in legs.items()}
 
     def _asking(self, name: str, leg: Leg) -> Leg:
-        def propose(
-            searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float
-        ) -> Proposed:
-            key = (name, view.scope.subject, questions[0])
+        def propose(searcher: Searcher, ground: Ground, questions: tuple[str, ...], timeout_s: float) -> Proposed:
+            key = (name, ground.scan.scope.subject, questions[0])
             if key not in self.legs:
-                self.legs[key] = leg(searcher, view, scan, questions, timeout_s).candidates
+                self.legs[key] = leg(searcher, ground, questions, timeout_s).candidates
                 self.changed = True
             return Proposed(self.legs[key])
 

@@ -20,7 +20,7 @@ from core.errors import DeadlineExceeded
 from core.records import Candidate, FusedCandidate, Mode, Place, Principal, SearchRequest
 from eval.golden import GoldenQuery, GoldenSet
 from eval.run import Search
-from retrieval.search import POOL
+from retrieval.legs import POOL
 
 LEGS: tuple[Mode, Mode] = ("dense", "lexical")
 FUSION = "fuse.py"  # what may change without a leg being asked again

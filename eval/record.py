@@ -21,7 +21,7 @@ from eval.report import RunReport, make_report, summary_of
 from eval.run import Answered, Run, ask_each, request_of
 from eval.scratch import index_state
 from eval.slices import slices_of
-from retrieval.search import POOL
+from retrieval.legs import POOL
 from store import access, chunks, golden, runs
 from store.golden import StoredGolden
 from store.pool import Store, reading_tenant, writing

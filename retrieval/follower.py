@@ -19,6 +19,7 @@ import numpy as np
 
 from core.errors import CitadelError, ReplicaUnavailable
 from retrieval.analyze import index_terms
+from retrieval.matrix import matrix_of, rows_of, stacked
 from retrieval.replica import Part, Replica, Stored, folder_of, is_replica, publish, read, stamp, stamps, sweep
 from retrieval.segment import Entry, Pairs, build, hasher, in_joined, joined, pairs, without
 from store import following
@@ -38,8 +39,8 @@ LOCK = "follower.lock"
 class Follower:
     """Writes the replicas of all tenants below `root`. Not for two processes at once: see `only_one`."""
 
-    def __init__(self, store: Store, root: Path, erase_after_s: float = ERASE_AFTER_S) -> None:
-        self._store, self._root, self._erase_after_s = store, root, erase_after_s
+    def __init__(self, store: Store, root: Path, erase_after_s: float = ERASE_AFTER_S, vectors: bool = True) -> None:
+        self._store, self._root, self._erase_after_s, self._vectors = store, root, erase_after_s, vectors
         self._held: dict[tuple[UUID, int], tuple[Stored, list[tuple[int, ...]]]] = {}
 
     def run(self, going: Callable[[], bool]) -> None:
@@ -77,14 +78,46 @@ class Follower:
         key, folder = (tenant.id, tenant.profile_id), folder_of(self._root, tenant.id, tenant.profile_id)
         stored = self._current(key, folder)
         with following.following(self._store) as conn:
-            wanted = _advanced(conn, tenant, stored.replica, self._erase_after_s) if stored else None
+            as_wanted = stored and all((part.matrix is not None) == self._vectors for part in stored.replica.parts)
+            wanted = self._advanced(conn, tenant, stored.replica) if stored and as_wanted else None
             if wanted is None:
                 log.info("making the replica of tenant %s anew", tenant.id)
-                stored, wanted = None, _anew(conn, tenant)
+                stored, wanted = None, self._anew(conn, tenant)
         wanted = tidied(wanted, time.time())
         if stored is None or wanted is not stored.replica:
             stored = publish(folder, wanted, stored)
             self._held[key] = stored, stamps(folder, stored)
+
+    def _anew(self, conn: Conn, tenant: Tenant) -> Replica:
+        at = following.position(conn, tenant.id)
+        segment = build(_entries(following.all_texts(conn, tenant.profile_id, tenant.id)), hasher(tenant.hash_key))
+        if not len(segment):
+            return Replica(at, ())
+        matrix = matrix_of(following.all_vectors(conn, tenant, segment.chunk_ids)) if self._vectors else None
+        return Replica(at, (Part(segment, _in_order(segment.documents, following.labels(conn, tenant.id)), matrix),))
+
+    def _advanced(self, conn: Conn, tenant: Tenant, replica: Replica) -> Replica | None:
+        """The replica at this transaction's snapshot; None when it cannot be had from this one."""
+        changes = following.changed_since(conn, tenant.id, replica.position)
+        if not (changes.same_log and following.includes(changes.snapshot, replica.position.snapshot)):
+            return None
+        if not changes.documents:
+            return replica
+        erase_by = time.time() + self._erase_after_s
+        parts = [_moved(part, changes, erase_by) for part in replica.parts]
+        if new := _not_in(parts, changes):
+            parts.append(self._part_of(conn, tenant, new))
+        return Replica(following.position(conn, tenant.id), tuple(parts))
+
+    def _part_of(self, conn: Conn, tenant: Tenant, new: dict[UUID, Now]) -> Part:
+        entries = _entries(following.texts(conn, tenant.profile_id, list(new)))
+        segment = build(entries, hasher(tenant.hash_key))
+        label_sets = {document_id: now.label_set_id for document_id, now in new.items()}
+        placed = _in_order(segment.documents, label_sets)
+        if not self._vectors:
+            return Part(segment, placed)
+        halves = following.vectors(conn, tenant.profile_id, list(new), segment.chunk_ids, tenant.dimensions)
+        return Part(segment, placed, matrix_of(halves))
 
     def _current(self, key: tuple[UUID, int], folder: Path) -> Stored | None:
         """What was published last, from this process's memory as long as nobody touched the files."""
@@ -145,31 +178,6 @@ def tidied(replica: Replica, now: float) -> Replica:
     return replica if same else replace(replica, parts=tuple(parts))
 
 
-def _anew(conn: Conn, tenant: Tenant) -> Replica:
-    at = following.position(conn, tenant.id)
-    segment = build(_entries(following.all_texts(conn, tenant.profile_id, tenant.id)), hasher(tenant.hash_key))
-    label_sets = following.labels(conn, tenant.id)
-    return Replica(at, (Part(segment, _in_order(segment.documents, label_sets)),) if len(segment) else ())
-
-
-def _advanced(conn: Conn, tenant: Tenant, replica: Replica, erase_after_s: float) -> Replica | None:
-    """The replica at this transaction's snapshot; None when it cannot be had from this one."""
-    changes = following.changed_since(conn, tenant.id, replica.position)
-    if not (changes.same_log and following.includes(changes.snapshot, replica.position.snapshot)):
-        return None
-    if not changes.documents:
-        return replica
-    erase_by = time.time() + erase_after_s
-    parts = [_moved(part, changes, erase_by) for part in replica.parts]
-    new = _not_in(parts, changes)
-    if new:
-        entries = _entries(following.texts(conn, tenant.profile_id, list(new)))
-        segment = build(entries, hasher(tenant.hash_key))
-        label_sets = {document_id: now.label_set_id for document_id, now in new.items()}
-        parts.append(Part(segment, _in_order(segment.documents, label_sets)))
-    return Replica(following.position(conn, tenant.id), tuple(parts))
-
-
 def _moved(part: Part, changes: Changes, erase_by: float) -> Part:
     """The part with the changed documents' label sets; -1 for those that left, or have another version."""
     ids = list(changes.documents)
@@ -182,7 +190,7 @@ def _moved(part: Part, changes: Changes, erase_by: float) -> Part:
         elif place >= 0 and now is not None and labels[place] >= 0:
             labels[place] = now.label_set_id if now.version == part.segment.versions[place] else -1
     unmoved = deadline == part.erase_by and np.array_equal(labels, part.labels)
-    return part if unmoved else Part(part.segment, labels, deadline)
+    return part if unmoved else replace(part, labels=labels, erase_by=deadline)
 
 
 def _not_in(parts: Iterable[Part], changes: Changes) -> dict[UUID, Now]:
@@ -213,12 +221,15 @@ def _to_sweep(part: Part, now: float) -> bool:
 
 def _swept(part: Part) -> Part:
     alive = part.alive()
-    return Part(without(part.segment, alive), part.labels[alive])
+    matrix = rows_of(part.matrix, alive[part.segment.document]) if part.matrix is not None else None
+    return Part(without(part.segment, alive), part.labels[alive], matrix)
 
 
 def _as_one(parts: list[Part]) -> Part:
     segments = [part.segment for part in parts]
-    return Part(joined(segments), in_joined(segments, [part.labels for part in parts]))
+    vectors = [part.matrix for part in parts if part.matrix is not None]
+    matrix = stacked(vectors) if len(vectors) == len(parts) else None
+    return Part(joined(segments), in_joined(segments, [part.labels for part in parts]), matrix)
 
 
 def _locked(descriptor: int) -> bool:

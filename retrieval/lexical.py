@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -30,15 +30,27 @@ KEEP_S = 240.0  # a table that no search saw to be its caller's own for so long 
 SWEEP_S = 60.0  # between looks for such
 
 
+class Sight(Protocol):
+    """What a search sees of an index on this host, as of its own snapshot; it needs no connection any more."""
+
+    @property
+    def visible(self) -> int: ...
+    def has_vectors(self, dimensions: int) -> bool: ...
+    def by_words(self, questions: Sequence[str], k: int) -> list[list[Candidate]]: ...
+    def nearest(self, queries: Sequence[NDArray[np.float32]], k: int) -> list[list[Candidate]]: ...
+
+
 class LexicalIndex(Protocol):
     """Proposes chunks by their words. `k` best first; only chunks that hold at least one of the query's terms.
 
-    `forget` lets go of erased chunks in this process at once; what other processes hold, each bounds on its own.
-    `reaches`: a search that starts now has the tenant's change at `seq`. `lag_s`: seconds since the first of the
-    tenant's changes that a replica does not have; nan when there is none to ask. `state`: `ok`, or what is wrong on
-    this host, in words that tell nothing of any tenant.
+    `look`: what both legs need of this transaction, so that they ask Postgres nothing more; None where the index keeps
+    nothing on this host. `forget` lets go of erased chunks in this process at once; what other processes hold, each
+    bounds on its own. `reaches`: a search that starts now has the tenant's change at `seq`. `lag_s`: seconds since the
+    first of the tenant's changes that a replica does not have; nan when there is none to ask. `state`: `ok`, or what is
+    wrong on this host, in words that tell nothing of any tenant.
     """
 
+    def look(self, conn: Conn, scan: Scan) -> Sight | None: ...
     def search(self, query: str, view: View, scan: Scan, k: int, timeout_s: float) -> list[Candidate]: ...
     def forget(self, chunk_ids: Iterable[int]) -> None: ...
     def reaches(self, conn: Conn, tenant_id: UUID) -> bool: ...
@@ -102,6 +114,9 @@ class RankBm25Index:
         scores = np.asarray(table.get_scores(wanted))
         best = np.lexsort((ids, -scores))[:k]
         return [Candidate(int(ids[i]), float(scores[i])) for i in best if scores[i] > 0]
+
+    def look(self, conn: Conn, scan: Scan) -> None:
+        """Nothing: it reads Postgres itself."""
 
     def forget(self, chunk_ids: Iterable[int]) -> None:
         """Drop these chunks' terms, and every table that counts them."""

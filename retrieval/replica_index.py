@@ -1,14 +1,15 @@
-"""The fast lexical engine: BM25 over this host's replica, made exact for the moment that a search looks at.
+"""This host's replica, made exact for the moment that a search looks at: BM25, and the nearest vectors.
 
 A replica is as old as its follower's last step. So a search asks, in its own snapshot and under row-level security,
 which documents changed since: those that left or moved out of sight are taken out of the replica's rows, those that
 came into sight are put in, and what is new is read from Postgres and scored beside the rest, as long as it is little.
 """
 
+import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -19,12 +20,14 @@ from numpy.typing import NDArray
 
 from core.errors import ReplicaUnavailable
 from core.records import Candidate
-from retrieval.analyze import index_terms, query_terms
-from retrieval.bm25 import Field, Seen, best, field_of, seen
+from retrieval.analyze import query_terms
+from retrieval.bm25 import Field, Seen, field_of, seen
 from retrieval.follower import status_at
 from retrieval.lexical import Bm25
+from retrieval.matrix import Threads, matrix_of
 from retrieval.replica import Part, Stored, folder_of, read, stamp
-from retrieval.segment import Entry, Pairs, Segment, build, hasher, pairs, split
+from retrieval.segment import Pairs, Segment, pairs, split
+from retrieval.sight import Fresh, ReplicaSight
 from store import following, profiles
 from store.chunks import Scan
 from store.following import Changes, Now, Position, includes
@@ -41,13 +44,22 @@ LATE_S = 15.0  # without a step, before readiness says that the follower is away
 Key = tuple[UUID, int]  # tenant and profile
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a scope shows of a replica, before anything changed."""
+
+    documents: Sequence[NDArray[np.bool_]]  # by part
+    parts: Sequence[Seen]
+    field: Field
+
+
 @dataclass(slots=True)
 class _Held:
-    """A replica in memory, and what callers see of it by scope: their documents by part, and the field."""
+    """A replica in memory, and what callers see of it by their label sets."""
 
     stored: Stored
     since: float = field(default_factory=time.monotonic)
-    fields: OrderedDict[tuple[int, ...], tuple[list[NDArray[np.bool_]], Field]] = field(default_factory=OrderedDict)
+    known: OrderedDict[tuple[int, ...], _Known] = field(default_factory=OrderedDict)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -61,8 +73,11 @@ class _Held:
 class ReplicaIndex:
     """Searches the replicas below `root`, which a follower writes. Holds no words: terms are hashes under a key."""
 
-    def __init__(self, store: Store, root: Path, bm25: Bm25 | None = None, watch_s: float = WATCH_S) -> None:
+    def __init__(
+        self, store: Store, root: Path, bm25: Bm25 | None = None, watch_s: float = WATCH_S, vectors: bool = True
+    ) -> None:
         self._store, self._root, self._bm25, self._watch_s = store, root, bm25 or Bm25(), watch_s
+        self._vectors, self._threads = vectors, Threads(os.cpu_count() or 1)
         self._lock, self._reading = threading.Lock(), threading.Lock()
         self._held: dict[Key, tuple[_Held, ...]] = {}  # newest first
         self._stamps: dict[Key, tuple[int, ...]] = {}
@@ -70,18 +85,25 @@ class ReplicaIndex:
         self._closed = threading.Event()
         self._watcher: threading.Thread | None = None
 
+    def look(self, conn: Conn, scan: Scan) -> ReplicaSight:
+        """What this transaction shows of the replica in memory. Raises ReplicaUnavailable when this host's replica is
+        missing, not read yet, or so far behind that an answer would lack something."""
+        key = (scan.scope.tenant_id, scan.profile_id)
+        if self._watch_s and key not in self._held:
+            self._asked[key] = time.monotonic()
+            self._watch()
+            raise ReplicaUnavailable("the replica is being read")
+        return self._looked(conn, scan, self._newest(key))
+
     def search(self, query: str, view: View, scan: Scan, k: int, timeout_s: float) -> list[Candidate]:
         """The k visible chunks of largest BM25. Raises StoreUnavailable, and ReplicaUnavailable when this host's
         replica is missing, or so far behind that the answer would lack something."""
-        wanted = query_terms(query)
-        if not wanted:
+        if not query_terms(query):
             return []
         newest = self._newest((scan.scope.tenant_id, scan.profile_id))
         with reading(self._store, view, timeout_s) as conn:
-            held, changes = self._fitting(conn, scan, newest)
-            hash_of = hasher(changes.hash_key)
-            found = self._field(conn, scan, held, changes)
-        return best(found, {hash_of(term): times for term, times in wanted.items()}, k)
+            sight = self._looked(conn, scan, newest)
+        return sight.by_words([query], k)[0]
 
     def forget(self, chunk_ids: Iterable[int]) -> None:
         """Nothing: no search keeps a text, and what the follower rewrites is let go of within `watch_s`."""
@@ -114,12 +136,14 @@ class ReplicaIndex:
     def close(self) -> None:
         """End the thread that watches for newer replicas."""
         self._closed.set()
+        self._threads.close()
 
     def refresh(self) -> None:
         """Take up newer replicas of what is held, and let go of older ones' terms. What cannot be read is left out."""
-        for key in list(self._held):
-            if time.monotonic() - self._asked.get(key, 0.0) > IDLE_S:
-                self._held.pop(key)
+        for key, at in list(self._asked.items()):
+            if time.monotonic() - at > IDLE_S:
+                self._held.pop(key, None)
+                self._asked.pop(key, None)
                 continue
             try:
                 self._read(key)
@@ -144,11 +168,11 @@ class ReplicaIndex:
         with self._reading:
             now, held = stamp(folder), self._held.get(key, ())
             if not held or now != self._stamps.get(key):
-                held = (_Held(read(folder, held[0].stored if held else None)), *held)
+                held = (_Held(read(folder, held[0].stored if held else None, self._vectors)), *held)
                 self._stamps[key] = now
                 with self._lock:
                     for older in held[1:]:
-                        older.fields.clear()
+                        older.known.clear()
             since = time.monotonic() - SETTLED_S
             self._held[key] = held = (held[0], *(old for new, old in pairwise(held) if new.since > since))
             return held
@@ -179,51 +203,57 @@ class ReplicaIndex:
             with reading_tenant(self._store, tenant_id) as now:
                 changes = following.changed_between(now, conn, tenant_id, position, changes)
         if not changes.same_log:
-            raise ReplicaUnavailable("the lexical replica is of another database, or of one since restored")
+            raise ReplicaUnavailable("the replica is of another database, or of one since restored")
         return found, changes
 
-    def _field(self, conn: Conn, scan: Scan, held: _Held, changes: Changes) -> Field:
+    def _looked(self, conn: Conn, scan: Scan, newest: Sequence[_Held]) -> ReplicaSight:
         """What the scan's caller sees in this transaction."""
-        documents, whole = self._sight(held, scan.scope.label_set_ids)
-        if not changes.documents and scan.where is None:
-            return whole
-        taken = None if scan.where is None else split(following.matching(conn, scan))
+        held, changes = self._fitting(conn, scan, newest)
+        known = self._known(held, scan.scope.label_set_ids)
+        taken = None if scan.where is None else following.matching(conn, scan)
         fresh = {each: now for each, now in changes.documents.items() if now is not None and now.version is not None}
         parts = []
-        for part, before in zip(held.parts, documents, strict=True):
-            sight = _corrected(part, before, changes, fresh)
-            parts.append(seen(part.segment, sight if taken is None else sight & _among(part.segment, taken)))
-        return field_of([*parts, *self._beside(conn, scan, fresh, changes.hash_key, taken)], self._bm25)
+        for part, documents, before in zip(held.parts, known.documents, known.parts, strict=True):
+            sight = _corrected(part, documents, changes, fresh)
+            if taken is not None:
+                sight &= _among(part.segment, split(taken))
+            parts.append(before if np.array_equal(sight, documents) else seen(part.segment, sight))
+        beside = self._beside(conn, scan, fresh, taken)
+        same = not beside.texts and all(new is before for new, before in zip(parts, known.parts, strict=True))
+        matrices = [part.matrix if self._vectors else None for part in held.parts]
+        return ReplicaSight(list(zip(parts, matrices, strict=True)), known.field if same else None, beside,
+                            changes.hash_key, self._bm25, self._threads)  # fmt: skip
 
-    def _sight(self, held: _Held, label_sets: tuple[int, ...]) -> tuple[list[NDArray[np.bool_]], Field]:
+    def _known(self, held: _Held, label_sets: tuple[int, ...]) -> _Known:
         """What the replica has under these label sets; kept, for most callers ask again."""
         with self._lock:
-            if label_sets in held.fields:
-                held.fields.move_to_end(label_sets)
-                return held.fields[label_sets]
+            if label_sets in held.known:
+                held.known.move_to_end(label_sets)
+                return held.known[label_sets]
         most = max([0, *label_sets, *(int(part.labels.max(initial=0)) for part in held.parts)])
         shown = np.zeros(most + 2, bool)
         shown[list(label_sets)] = True  # the last stays False: it is where -1 points to
         documents = [shown[part.labels] for part in held.parts]
-        whole = field_of([seen(p.segment, each) for p, each in zip(held.parts, documents, strict=True)], self._bm25)
+        parts = [seen(part.segment, each) for part, each in zip(held.parts, documents, strict=True)]
+        known = _Known(documents, parts, field_of(parts, self._bm25))
         with self._lock:
-            held.fields[label_sets] = documents, whole
-            while len(held.fields) > max(1, CACHED_ROWS // max(1, held.rows)):
-                held.fields.popitem(last=False)
-        return documents, whole
+            held.known[label_sets] = known
+            while len(held.known) > max(1, CACHED_ROWS // max(1, held.rows)):
+                held.known.popitem(last=False)
+        return known
 
-    def _beside(
-        self, conn: Conn, scan: Scan, fresh: Mapping[UUID, Now], key: bytes, taken: Pairs | None
-    ) -> Iterator[Seen]:
-        """What the replica does not have yet, read and analysed by this search. Raises ReplicaUnavailable."""
+    def _beside(self, conn: Conn, scan: Scan, fresh: Mapping[UUID, Now], taken: bytes | None) -> Fresh:
+        """What the replica does not have yet, read by this search. Raises ReplicaUnavailable."""
+        if taken is not None and fresh:
+            among = {taken[at : at + 16] for at in range(0, len(taken), 16)}
+            fresh = {document_id: now for document_id, now in fresh.items() if document_id.bytes in among}
         texts = following.texts(conn, scan.profile_id, list(fresh), FRESH_CHUNKS + 1)
         if len(texts) > FRESH_CHUNKS:
-            raise ReplicaUnavailable(f"more than {FRESH_CHUNKS} visible chunks are not in the lexical replica yet")
-        entries = (Entry(i, d, version, index_terms(prefix, text)) for i, d, version, prefix, text in texts)
-        segment = build(entries, hasher(key))
-        if len(segment):
-            every = np.ones(segment.documents.shape[1], bool)
-            yield seen(segment, every if taken is None else every & _among(segment, taken))
+            raise ReplicaUnavailable(f"more than {FRESH_CHUNKS} visible chunks are not in the replica yet")
+        if not (texts and self._vectors):
+            return Fresh(texts)
+        ids = np.array([chunk_id for chunk_id, *_ in texts], np.int64)
+        return Fresh(texts, matrix_of(following.vectors(conn, scan.profile_id, list(fresh), ids)))
 
 
 def _corrected(part: Part, sight: NDArray[np.bool_], changes: Changes, fresh: dict[UUID, Now]) -> NDArray[np.bool_]:

@@ -9,21 +9,13 @@ from functools import partial
 from uuid import UUID, uuid4
 
 from core.errors import Invalid, NotYetIndexed, Overloaded, Permanent
-from core.records import (
-    AccessScope,
-    Candidate,
-    ChunkRow,
-    Fusion,
-    Principal,
-    SearchAnswer,
-    SearchRequest,
-)
+from core.records import AccessScope, ChunkRow, Fusion, Principal, SearchAnswer, SearchRequest
 from models.embedder import Embedder, check_model
 from models.reranker import Question
 from retrieval.assemble import assemble
-from retrieval.dense import nearest_each
 from retrieval.explain import Pool, explain
 from retrieval.fuse import fuse
+from retrieval.legs import POOL, Ground, dense, ground, lexical, look
 from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
 from retrieval.recall import Asked, KeptAnswers, recall
@@ -34,14 +26,13 @@ from retrieval.trail import record_search
 from store import access, chunks, documents, profiles
 from store.chunks import Scan
 from store.filters import compile_filter
-from store.pool import Conn, Store, View, export_snapshot, reading, reading_tenant
+from store.pool import Conn, Store, reading_tenant
 
-POOL = 200  # candidates a leg proposes: hundreds, so that fusion and reranking have something to choose from
 READ_AHEAD = 4  # texts read for each passage asked for: neighbours and near-duplicates take no place
 SEARCHES = 5  # at once in a process; each holds up to three connections, and the pool has 16
 POLL_S = 0.05
 
-Leg = Callable[["Searcher", View, Scan, tuple[str, ...], float], Proposed]
+Leg = Callable[["Searcher", Ground, tuple[str, ...], float], Proposed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +92,6 @@ def _search(
     with reading_tenant(searcher.store, principal.tenant_id) as conn:
         with stages.timed("authorize") as note:
             scope = access.enter_scope(conn, principal, searcher.store.scopes)
-            view = View(scope, export_snapshot(conn))
             profile = profiles.live_profile(conn, scope.tenant_id)
             fusion = request.fusion or profiles.fusion_of(conn, scope.tenant_id)
             check_model(searcher.embedder, profile)
@@ -109,7 +99,8 @@ def _search(
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
         memory = recall(searcher.answers, conn, Asked(principal, scope, profile, fusion, request))
         if memory.ranked is None:
-            pool = _pool(searcher, stages, view, scan, request, fusion)
+            sight = stages.attempt("look", partial(look, conn, searcher.lexical, scan))
+            pool = _pool(searcher, stages, ground(conn, scan, profile, sight), request, fusion)
         else:
             pool = Pool(memory.replay(stages))
         pool = replace(pool, fused=fresher(conn, pool.fused, request.recency, searcher.now()))
@@ -131,14 +122,14 @@ def _search(
     return SearchAnswer(request_id, answer.passages, answer.context, *of_stages, told, memory.ranked is not None), scope
 
 
-def _pool(searcher: Searcher, stages: Stages, view: View, scan: Scan, request: SearchRequest, fusion: Fusion) -> Pool:
+def _pool(searcher: Searcher, stages: Stages, ground: Ground, request: SearchRequest, fusion: Fusion) -> Pool:
     """What the legs propose, fused."""
-    asked, legs = (searcher, view, scan, (request.query, *request.queries)), searcher.legs
+    asked, legs = (searcher, ground, (request.query, *request.queries)), searcher.legs
     dense_leg = request.mode != "lexical" and stages.start("dense", legs["dense"], *asked)
     lexical_leg = request.mode != "dense" and stages.start("lexical", legs["lexical"], *asked)
-    dense, lexical = stages.finish(dense_leg), stages.finish(lexical_leg)
+    near, worded = stages.finish(dense_leg), stages.finish(lexical_leg)
     with stages.timed("fuse"):
-        return Pool(fuse(fusion, dense, lexical)[:POOL], dense, lexical)
+        return Pool(fuse(fusion, near, worded)[:POOL], near, worded)
 
 
 def _read(conn: Conn, chunk_ids: list[int], wanted: int) -> dict[int, ChunkRow]:
@@ -157,26 +148,13 @@ def _spans(searcher: Searcher, principal: Principal, spans: Sequence[documents.S
         return documents.read_spans(conn, spans)
 
 
-def _dense(searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float) -> Proposed:
-    vectors = searcher.questions.vectors(searcher.embedder, view.scope, questions)
-    with reading(searcher.store, view, timeout_s) as conn:
-        found = nearest_each(conn, scan, vectors)
-    return Proposed(_best_of(found.lists), found.detail())
+def _dense(searcher: Searcher, ground: Ground, questions: tuple[str, ...], timeout_s: float) -> Proposed:
+    embed = partial(searcher.questions.vectors, searcher.embedder, ground.scan.scope, questions)
+    return dense(searcher.store, ground, embed, timeout_s)
 
 
-def _lexical(searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float) -> Proposed:
-    return Proposed(_best_of([searcher.lexical.search(each, view, scan, POOL, timeout_s) for each in questions]))
-
-
-def _best_of(lists: list[list[Candidate]]) -> list[Candidate]:
-    """One list of several queries' answers: each chunk with its best score."""
-    if len(lists) == 1:
-        return lists[0]
-    best: dict[int, float] = {}
-    for candidate in (candidate for each in lists for candidate in each):
-        best[candidate.chunk_id] = max(candidate.score, best.get(candidate.chunk_id, float("-inf")))
-    ordered = sorted(best.items(), key=lambda item: (-item[1], item[0]))
-    return [Candidate(chunk_id, score) for chunk_id, score in ordered[:POOL]]
+def _lexical(searcher: Searcher, ground: Ground, questions: tuple[str, ...], timeout_s: float) -> Proposed:
+    return lexical(searcher.lexical, ground, questions, timeout_s)
 
 
 def _await_index(searcher: Searcher, principal: Principal, request: SearchRequest) -> None:

@@ -94,8 +94,25 @@ class Stages:
         self._activity.append(Stage(leg.name, _ms_since(leg.started), detail))
         return found.candidates
 
+    def attempt(self, name: str, call: Callable[[], Result]) -> Result | None:
+        """The call's result, made here; None when it fails, which `activity` tells: other stages make up for it."""
+        started = time.monotonic()
+        try:
+            result = call()
+        except Permanent:
+            raise
+        except Exception as error:  # noqa: BLE001  as above
+            self._failed(name, started, error)
+            return None
+        self._activity.append(Stage(name, _ms_since(started)))
+        return result
+
     def degrade(self, name: str, started: float, error: Exception) -> None:
         """The answer goes on without this stage, and says so."""
+        self._degraded.append(name)
+        self._failed(name, started, error)
+
+    def _failed(self, name: str, started: float, error: Exception) -> None:
         reason = "internal"
         if isinstance(error, Retryable):
             reason = error.code
@@ -103,7 +120,6 @@ class Stages:
             reason = DeadlineExceeded.code
         else:
             log.error("the stage %s broke", name, exc_info=error)
-        self._degraded.append(name)
         self._activity.append(Stage(name, _ms_since(started), {"failed": reason}))
 
     def left_s(self) -> float:

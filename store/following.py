@@ -5,19 +5,23 @@ of the change log that one snapshot sees and the other does not, in whatever ord
 `seq` alone, a row that commits late is lost.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
+import numpy as np
+from numpy.typing import NDArray
 from psycopg import sql
 
+from store.changes import vectors_table
 from store.chunks import Scan
 from store.pool import Conn, Store, writing
 
 ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 NO_HURRY = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0"
-TENANTS = "SELECT id, live_profile, hash_key FROM tenants"
+TENANTS = "SELECT t.id, p.id, p.dimensions, t.hash_key FROM tenants t JOIN profiles p ON p.id = t.live_profile"
 # The row of the highest xid stands for the log: a database that lacks it was restored, or is another.
 POSITION = """
     SELECT pg_current_snapshot()::text, coalesce(l.seq, 0), coalesce(l.xid::text, '0')
@@ -68,6 +72,9 @@ ALL_TEXTS = """
     FROM chunks c JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
     WHERE c.profile_id = %s AND c.tenant_id = %s ORDER BY c.id
 """
+# By chunk: the table has those of current versions alone.
+ALL_VECTORS = "SELECT chunk_id, embedding FROM {} WHERE tenant_id = %s ORDER BY chunk_id"
+VECTORS = "SELECT chunk_id, embedding FROM {} WHERE document_id = ANY(%s) ORDER BY chunk_id"
 LABELS = "SELECT id, label_set_id FROM documents WHERE tenant_id = %s AND current_version IS NOT NULL"
 # As one value of 16 bytes each: thousands of them as rows would cost ten times as much.
 MATCHING = """
@@ -76,6 +83,7 @@ MATCHING = """
 """
 FETCHED = 2000  # chunks at a time
 
+Halves = NDArray[np.float16]
 ChunkText = tuple[int, UUID, int, str, str]  # id, document, version, embed_prefix, text
 
 
@@ -99,6 +107,7 @@ class Tenant:
 
     id: UUID
     profile_id: int
+    dimensions: int
     hash_key: bytes
 
 
@@ -193,6 +202,23 @@ def all_texts(conn: Conn, profile_id: int, tenant_id: UUID) -> Iterator[ChunkTex
         yield from cursor.execute(ALL_TEXTS, (profile_id, tenant_id))
 
 
+def all_vectors(conn: Conn, tenant: Tenant, chunk_ids: NDArray[np.int64]) -> Halves:
+    """The vector [dimensions] of each of these chunks of the tenant; nan where there is none."""
+    with conn.cursor("all_vectors", binary=True) as cursor:
+        cursor.itersize = FETCHED
+        cursor.execute(sql.SQL(ALL_VECTORS).format(vectors_table(tenant.profile_id)), (tenant.id,))
+        return _placed(cursor, chunk_ids, tenant.dimensions)
+
+
+def vectors(
+    conn: Conn, profile_id: int, document_ids: Sequence[UUID], chunk_ids: NDArray[np.int64], dimensions: int = 0
+) -> Halves:
+    """The same for chunks of these documents; without `dimensions`, of as many as there are."""
+    statement = sql.SQL(VECTORS).format(vectors_table(profile_id))
+    rows = conn.execute(statement, (list(document_ids),), binary=True).fetchall()
+    return _placed(rows, chunk_ids, dimensions or (rows[0][1].dimensions() if rows else 0))
+
+
 def labels(conn: Conn, tenant_id: UUID) -> dict[UUID, int]:
     """The label set of every document that has something indexed."""
     return dict(conn.execute(LABELS, (tenant_id,)).fetchall())
@@ -204,6 +230,15 @@ def matching(conn: Conn, scan: Scan) -> bytes:
     values = {"tenant": scan.scope.tenant_id, "label_sets": scan.scope.array}
     row = conn.execute(sql.SQL(MATCHING).format(scan.where), values, binary=True).fetchone()
     return bytes(row[0]) if row and row[0] is not None else b""
+
+
+def _placed(rows: Iterable[tuple[int, Any]], chunk_ids: NDArray[np.int64], dimensions: int) -> Halves:
+    found = np.full((len(chunk_ids), dimensions), np.nan, np.float16)
+    place = {chunk_id: row for row, chunk_id in enumerate(chunk_ids.tolist())}
+    for chunk_id, vector in rows:
+        if chunk_id in place:
+            found[place[chunk_id]] = vector.to_numpy()
+    return found
 
 
 def _since(tenant_id: UUID, at: Position) -> dict[str, object]:

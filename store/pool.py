@@ -37,6 +37,7 @@ NOTHING = dict.fromkeys(SETTINGS, "")  # as settings: sees nothing
 USE_SNAPSHOT = "SET TRANSACTION SNAPSHOT {}"
 TOO_MUCH = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex)
 SET_TIMEOUT = "SELECT set_config('statement_timeout', %s, true)"
+RESET_TIMEOUT = "SET LOCAL statement_timeout TO DEFAULT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,16 @@ def reading(store: Store, view: View, timeout_s: float | None = None) -> Iterato
             if timeout_s is not None:
                 conn.execute(SET_TIMEOUT, (f"{max(1, int(timeout_s * 1000))}ms",))
         yield conn
+
+
+@contextmanager
+def within(conn: Conn, timeout_s: float) -> Iterator[None]:
+    """A part of a transaction that the rest can do without: a statement that outlasts `timeout_s` is ended, and what
+    fails is undone alone. Raises StoreUnavailable."""
+    with _translated(), conn.pipeline(), conn.transaction():  # round trips of their own only for what is fetched
+        conn.execute(SET_TIMEOUT, (f"{max(1, int(timeout_s * 1000))}ms",))
+        yield
+        conn.execute(RESET_TIMEOUT)
 
 
 @contextmanager

@@ -1,17 +1,17 @@
 """The lexical engines, as tests open them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from core.errors import ReplicaUnavailable, StoreUnavailable
-from core.records import Candidate
 from retrieval.follower import Follower
 from retrieval.lexical import LexicalIndex, RankBm25Index
-from retrieval.replica_index import ReplicaIndex
+from retrieval.replica_index import Key, ReplicaIndex, _Held
+from retrieval.sight import ReplicaSight
 from store.chunks import Scan
-from store.pool import Store, View
+from store.pool import Conn, Store
 
 EVERY_S = 0.05
 
@@ -26,12 +26,12 @@ class Followed(ReplicaIndex):
         self.follower, self.one_at_a_time = Follower(store, root), threading.Lock()
         self.follower.step()
 
-    def search(self, query: str, view: View, scan: Scan, k: int, timeout_s: float) -> list[Candidate]:
-        with self.one_at_a_time, suppress(ReplicaUnavailable):
-            self._newest((scan.scope.tenant_id, scan.profile_id))  # what a process holds that has searched before
+    def _newest(self, key: Key) -> Sequence[_Held]:
         with self.one_at_a_time:
+            with suppress(ReplicaUnavailable):
+                super()._newest(key)  # what a process holds that has searched before
             self.follower.step()
-        return super().search(query, view, scan, k, timeout_s)
+            return super()._newest(key)
 
 
 class FollowedAllTheTime(ReplicaIndex):
@@ -44,6 +44,11 @@ class FollowedAllTheTime(ReplicaIndex):
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
+
+    def look(self, conn: Conn, scan: Scan) -> ReplicaSight:
+        with suppress(ReplicaUnavailable):
+            self._newest((scan.scope.tenant_id, scan.profile_id))  # a search would not wait for it
+        return super().look(conn, scan)
 
     def _follow(self) -> None:
         while not self._ending.wait(EVERY_S):

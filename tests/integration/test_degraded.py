@@ -41,6 +41,9 @@ class Broken(FakeEmbedder):
 class BrokenIndex:
     """A lexical engine whose store is away."""
 
+    def look(self, *arguments: Any) -> Any:
+        raise StoreUnavailable("the replica is gone")
+
     def search(self, *arguments: Any) -> Any:
         raise StoreUnavailable("the replica is gone")
 

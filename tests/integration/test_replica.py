@@ -28,12 +28,13 @@ from retrieval.replica_index import ReplicaIndex
 from retrieval.search import Searcher, search
 from retrieval.segment import hasher, pairs
 from retrieval.traces import traces
-from store import access, audit, documents, erase
+from store import access, audit, documents, erase, vectors
 from store.chunks import Scan
 from store.pool import View, export_snapshot, reading_tenant, writing
 from tests.conftest import World
 from tests.engines import FollowedAllTheTime
 
+SIXTEEN_BITS = 2e-5  # half a step of 1 / 32639 in each component, and a unit vector
 PEOPLE = ("user:ana", "user:ben", "user:cem")
 WORDS = ["amber", "basalt", "cedar", "delta", "ember", "flint", "garnet", "heron", "indigo", "jade"]
 
@@ -72,15 +73,36 @@ def found(
         return engine.search(query, view, scan, 50, 10)
 
 
+def near(
+    index: ReplicaIndex, world: World, query: str, subject: str = "user:ana", where: sql.Composable | None = None
+) -> tuple[list[Candidate], list[Candidate]]:
+    """All that is visible, nearest first, by the replica and by a scan in Postgres, of one transaction."""
+    vector = world.embedder.embed_queries([query])[0]
+    with reading_tenant(world.store, world.tenant_id) as conn:
+        scan = Scan(access.enter_scope(conn, world.who(subject)), world.profile.id, where)
+        sight = index.look(conn, scan)
+        assert sight.has_vectors(len(vector))
+        return sight.nearest([vector], 1000)[0], vectors.nearest(conn, scan, vector, 1000)
+
+
+def the_same(one: list[Candidate], two: list[Candidate]) -> None:
+    """The same chunks, by scores that differ by the rounding to 16 bits alone, and in the order of their own."""
+    assert {c.chunk_id: c.score for c in one} == pytest.approx({c.chunk_id: c.score for c in two}, abs=SIXTEEN_BITS)
+    assert one == sorted(one, key=lambda candidate: (-candidate.score, candidate.chunk_id))
+
+
 def fill(world: World, count: int = 12, name: str = "d") -> list[Any]:
     chance = random.Random(3)
     return [world.add(f"{name}{n}", f"lamp {' '.join(chance.choices(WORDS, k=6))}") for n in range(count)]
 
 
 def agree(index: ReplicaIndex, world: World, query: str = "lamp amber heron", **more: Any) -> None:
-    """The replica's answer is the reference engine's, and is not empty."""
+    """The replica's answers are the reference engine's and Postgres', and are not empty."""
     one, two = found(index, world, query, **more), found(RankBm25Index(world.store), world, query, **more)
     assert {c.chunk_id: c.score for c in one} == pytest.approx({c.chunk_id: c.score for c in two}) and one
+    here, there = near(index, world, query, **more)
+    the_same(here, there)
+    assert here
 
 
 # --- in step ------------------------------------------------------------------------------------------------------
@@ -111,6 +133,7 @@ def test_any_history_is_answered_as_the_reference_does(
         query, subject = " ".join(chance.choices(WORDS, k=3)), chance.choice(PEOPLE)
         one, two = (found(engine, world, query, subject, where) for engine in (index, reference))
         assert {c.chunk_id: c.score for c in one} == pytest.approx({c.chunk_id: c.score for c in two})
+        the_same(*near(index, world, query, subject, where))
 
 
 def test_a_change_that_commits_late_is_not_lost(
@@ -149,7 +172,7 @@ def test_small_changes_do_not_pile_up(world: World, follower: Follower, index: R
     parts = read(place(world, root)).replica.parts
     assert len(parts) <= 6 and sum(len(part.segment) for part in parts) == 40
     files = list(place(world, root).iterdir())
-    assert len(files) == 1 + 2 * len(parts)
+    assert len(files) == 1 + 3 * len(parts)
     agree(index, world)
 
 
@@ -275,7 +298,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {"cut": cut, "flip": flip, "remove
                                                "empty": lambda path: path.write_bytes(b"")}  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", [".segment", ".labels", MANIFEST])
+@pytest.mark.parametrize("kind", [".segment", ".labels", ".vectors", MANIFEST])
 @pytest.mark.parametrize("how", sorted(DAMAGE))
 def test_damage_is_not_believed_and_is_mended(
     world: World, follower: Follower, index: ReplicaIndex, root: Path, how: str, kind: str
@@ -340,7 +363,7 @@ def test_another_release_s_replica_is_made_anew(
     fill(world)
     follower.step()
     with monkeypatch.context() as patch:
-        patch.setattr("retrieval.replica.FORMAT", 2)
+        patch.setattr("retrieval.replica.FORMAT", 3)
         with pytest.raises(ReplicaUnavailable, match="another release"):
             read(place(world, root))
         Follower(world.store, root).step()
@@ -356,7 +379,7 @@ def test_killed_at_any_file_it_leaves_a_whole_replica(
     """It dies before each of the renames that a step makes, and half way through each file."""
     fill(world)
     follower.step()
-    for death in range(1, 5):
+    for death in range(1, 6):
         world.add("d0", f"lamp heron {death}")
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
             patch.setattr(Path, "replace", dying(death))
