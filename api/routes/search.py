@@ -1,7 +1,8 @@
 """POST /v1/search: cited context."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
+from api.admission import admitted
 from api.answers import SearchOut, search_out
 from api.deps import Reader, ServiceDep
 from api.metrics import TenantMetrics
@@ -12,7 +13,7 @@ router = APIRouter(prefix="/v1", tags=["search"])
 
 
 @router.post("/search", response_model=SearchOut, response_model_exclude_unset=True,
-             summary="Search what the caller may see")  # fmt: skip
+             summary="Search what the caller may see", dependencies=[Depends(admitted)])  # fmt: skip
 def post_search(body: SearchIn, caller: Reader, service: ServiceDep, request: Request) -> Response:
     """Passages with citations, and a ready `context` whose markers match them."""
     metrics: TenantMetrics = request.app.state.metrics.of(caller.principal.tenant_id)
