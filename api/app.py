@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from api import docs, errors
+from api.admission import Admission
 from api.body import BodyLimit
 from api.metrics import Metrics
 from api.routes import access, batch, documents, fusion, health, jobs, scim, search, sources
@@ -34,6 +35,7 @@ def create_app(open_service: Callable[[], AbstractContextManager[Service]], max_
     app = FastAPI(title="Citadel", version="1", description=DESCRIPTION, lifespan=lifespan, responses=errors.RESPONSES,
                   docs_url=None, redoc_url=None)  # fmt: skip
     app.state.metrics = Metrics()
+    app.state.admission = Admission()
     for routes in (search, batch, documents, jobs, sources, access, fusion, scim, health):
         app.include_router(routes.router)
     docs.install(app)

@@ -15,7 +15,7 @@ from core.labels import check_label, name_label
 from core.records import ApiKey, Principal
 from store import access, keys
 from store.audit import Actor
-from store.pool import reading_tenant
+from store.pool import reading_alone, reading_tenant
 
 ACT_FOR = "x-citadel-act-for"
 
@@ -57,8 +57,8 @@ class Caller:
         return "ingest" not in self.scopes and not reaches_all
 
 
-def get_service(request: Request) -> Service:
-    """The app's dependencies."""
+async def get_service(request: Request) -> Service:
+    """The app's dependencies. Waits for nothing, and so takes no thread."""
     service: Service = request.app.state.service
     return service
 
@@ -66,14 +66,11 @@ def get_service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(get_service)]
 
 
-def get_caller(
-    request: Request,
-    service: ServiceDep,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    act_for: Annotated[
-        str | None, Header(alias="X-Citadel-Act-For", description="The end user, in UTF-8: user:<name>.")
-    ] = None,
-) -> Caller:
+CredentialsDep = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+ActForDep = Annotated[str | None, Header(alias="X-Citadel-Act-For", description="The end user, in UTF-8: user:<name>.")]
+
+
+def get_caller(request: Request, service: Service, credentials: HTTPAuthorizationCredentials | None) -> Caller:
     """The caller. Raises Unauthenticated without a live key or token, Forbidden for an identity it may not take."""
     if credentials is None or len(request.headers.getlist("authorization")) != 1:
         raise Unauthenticated
@@ -84,7 +81,7 @@ def get_caller(
 
 
 def _key_caller(service: Service, request: Request, secret: str, act_for: list[str]) -> Caller:
-    with reading_tenant(service.store, None) as conn:
+    with reading_alone(service.store) as conn:
         key = keys.find_key(conn, secret)
     if key is None:
         raise Unauthenticated
@@ -136,13 +133,16 @@ def _end_user(header: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Needs:
-    """A dependency that lets a caller pass who has one of these scopes."""
+    """A dependency that lets a caller pass who has one of these scopes. One call, for each takes a thread."""
 
     scopes: frozenset[str]
     itself: bool = False  # for writes: made by the caller, not in a user's name
     whole: bool = False  # for what writes to all documents, which a ceiling does not limit
 
-    def __call__(self, request: Request, service: ServiceDep, caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
+    def __call__(
+        self, request: Request, service: ServiceDep, credentials: CredentialsDep, act_for: ActForDep = None
+    ) -> Caller:
+        caller = get_caller(request, service, credentials)
         with refusals_recorded(service, request, caller.principal.tenant_id, caller.actor, caller.acting_for):
             self._check(caller)
         return caller

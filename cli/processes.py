@@ -50,7 +50,9 @@ def serve(settings: Settings, host: str | None, port: int | None) -> None:
 
     from api.app import create_app
 
-    app = create_app(partial(open_service, settings), settings.max_body_bytes)
+    # A question's pass takes 2.3 ms on two threads and 3.1 on one, but 5.2 and 3.5 ms of the processors' time.
+    own = replace(settings, model_threads=settings.model_threads or 1)
+    app = create_app(partial(open_service, own), settings.max_body_bytes)
     uvicorn.run(app, host=host or settings.host, port=port or settings.port, access_log=False, log_level="info")
 
 

@@ -13,6 +13,7 @@ SHINGLE = 4  # words; Broder, On the resemblance and containment of documents, 1
 ALIKE = 0.9  # resemblance from which a passage says nothing new
 LEAST_SHINGLES = 12  # of a text that is compared: in a shorter one, one word is a difference
 
+Shingles = frozenset[tuple[str, ...]]
 CountTokens = Callable[[Sequence[str]], list[int]]
 ReadSpans = Callable[[Sequence[Span]], dict[Span, str]]
 
@@ -99,7 +100,7 @@ def _grouped(
 ) -> tuple[list[Group], dict[int, int], int]:
     """The groups, the chunks that say the same as one of them, and how many candidates were looked at."""
     groups: list[Group] = []
-    shingles: list[frozenset[str]] = []
+    shingles: list[Shingles] = []
     repeats: dict[int, int] = {}
     used = 0
     for candidate in ranked:
@@ -128,15 +129,16 @@ def _neighbours(group: Group, row: ChunkRow) -> bool:
     return same and len(group.chunks) < MERGED and row.ordinal in (first.ordinal - 1, last.ordinal + 1)
 
 
-def _shingles(text: str) -> frozenset[str]:
+def _shingles(text: str) -> Shingles:
     words = re.findall(r"\w+", text.lower())
-    return frozenset(" ".join(words[n : n + SHINGLE]) for n in range(max(1, len(words) - SHINGLE + 1)))
+    return frozenset(zip(*(words[n:] for n in range(SHINGLE)), strict=False))
 
 
-def _resemble(one: frozenset[str], other: frozenset[str]) -> bool:
-    if min(len(one), len(other)) < LEAST_SHINGLES:
+def _resemble(one: Shingles, other: Shingles) -> bool:
+    if min(len(one), len(other)) < LEAST_SHINGLES or one.isdisjoint(other):
         return False
-    return len(one & other) >= ALIKE * len(one | other)
+    shared = len(one & other)
+    return shared >= ALIKE * (len(one) + len(other) - shared)
 
 
 def _forms(rank: int, group: Group, merged: Mapping[Span, str]) -> Iterator[Passage]:

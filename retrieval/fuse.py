@@ -46,16 +46,12 @@ def _ranked(
 ) -> list[FusedCandidate]:
     by_dense = {c.chunk_id: c.score for c in dense}
     by_lexical = {c.chunk_id: c.score for c in lexical}
-    fused = [
-        FusedCandidate(
-            chunk_id,
-            sum(weight * scores.get(chunk_id, 0.0) for weight, scores in weighted),
-            dense=by_dense.get(chunk_id),
-            lexical=by_lexical.get(chunk_id),
-        )
-        for chunk_id in by_dense.keys() | by_lexical.keys()
-    ]
-    return sorted(fused, key=lambda c: (-c.fused, c.chunk_id))
+    fused: dict[int, float] = {}
+    for weight, scores in weighted:
+        for chunk_id, score in scores.items():
+            fused[chunk_id] = fused.get(chunk_id, 0.0) + weight * score
+    ordered = sorted(sorted(fused), key=fused.__getitem__, reverse=True)  # stable: ties stay by chunk id
+    return [FusedCandidate(each, fused[each], by_dense.get(each), by_lexical.get(each)) for each in ordered]
 
 
 def _scaled(candidates: Sequence[Candidate], low: float) -> dict[int, float]:

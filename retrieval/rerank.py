@@ -9,8 +9,6 @@ from core.errors import Invalid
 from core.records import ChunkRow, FusedCandidate, SearchRequest
 from models.reranker import LateInteraction, Proposed, Question, Reranker
 from retrieval.stages import Stages
-from store import tokens
-from store.pool import Conn
 
 LATE, NONE = "late", "none"
 RERANK_POOL = 50  # candidates that a reranker looks at
@@ -40,15 +38,18 @@ def chosen(rerankers: Mapping[str, Boxed], request: SearchRequest) -> Boxed | No
     return rerankers.get(name)
 
 
+def reads_codes(boxed: Boxed | None) -> bool:
+    """Whether the reranker works on stored codes."""
+    return boxed is not None and boxed.reranker.reads == "code"
+
+
 def proposed(
-    conn: Conn, profile_id: int, boxed: Boxed | None, fused: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow]
+    boxed: Boxed | None, fused: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], codes: Mapping[int, bytes]
 ) -> list[Proposed]:
     """What the reranker is to score: the first of the candidates, with their codes if it reads those."""
     if boxed is None:
         return []
-    pool = [candidate.chunk_id for candidate in fused[:RERANK_POOL]]
-    codes = tokens.read(conn, profile_id, pool) if boxed.reranker.reads == "code" else {}
-    return [Proposed(rows[chunk_id].text, codes.get(chunk_id)) for chunk_id in pool]
+    return [Proposed(rows[c.chunk_id].text, codes.get(c.chunk_id)) for c in fused[:RERANK_POOL]]
 
 
 def rerank(

@@ -9,7 +9,7 @@ from functools import partial
 from uuid import UUID, uuid4
 
 from core.errors import Invalid, NotYetIndexed, Overloaded, Permanent
-from core.records import AccessScope, ChunkRow, Fusion, Principal, SearchAnswer, SearchRequest
+from core.records import ChunkRow, FusedCandidate, Fusion, Principal, SearchAnswer, SearchRequest
 from models.embedder import Embedder, check_model
 from models.reranker import Question
 from retrieval.assemble import assemble
@@ -20,10 +20,10 @@ from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
 from retrieval.recall import Asked, KeptAnswers, recall
 from retrieval.recency import fresher
-from retrieval.rerank import RERANK_POOL, Boxed, chosen, late_interaction, proposed, rerank
+from retrieval.rerank import RERANK_POOL, Boxed, chosen, late_interaction, proposed, reads_codes, rerank
 from retrieval.stages import Proposed, Stages, StageThreads
-from retrieval.trail import record_search
-from store import access, chunks, documents, profiles
+from retrieval.trail import Answered, record_search
+from store import access, chunks, documents, profiles, tokens
 from store.chunks import Scan
 from store.filters import compile_filter
 from store.pool import Conn, Store, reading_tenant
@@ -72,17 +72,15 @@ def search(
 
 def _audited(searcher: Searcher, principal: Principal, request: SearchRequest, request_id: UUID) -> SearchAnswer:
     try:
-        answer, scope = _search(searcher, principal, request, request_id)
+        answered = _search(searcher, principal, request, request_id)
     except Permanent as error:
         record_search(searcher.store, principal, request, request_id, error)
         raise
-    record_search(searcher.store, principal, request, request_id, (answer, scope))
-    return answer
+    record_search(searcher.store, principal, request, request_id, answered)
+    return answered.answer
 
 
-def _search(
-    searcher: Searcher, principal: Principal, request: SearchRequest, request_id: UUID
-) -> tuple[SearchAnswer, AccessScope]:
+def _search(searcher: Searcher, principal: Principal, request: SearchRequest, request_id: UUID) -> Answered:
     stages = Stages(searcher.deadline_s, searcher.threads)
     where = compile_filter(request.filters)
     boxed = chosen(searcher.rerankers, request)
@@ -92,23 +90,23 @@ def _search(
     with reading_tenant(searcher.store, principal.tenant_id) as conn:
         with stages.timed("authorize") as note:
             scope = access.enter_scope(conn, principal, searcher.store.scopes)
-            profile = profiles.live_profile(conn, scope.tenant_id)
-            fusion = request.fusion or profiles.fusion_of(conn, scope.tenant_id)
-            check_model(searcher.embedder, profile)
-            scan = Scan(scope, profile.id, where)
+            ways = profiles.ways_of(conn, scope.tenant_id)
+            fusion = request.fusion or ways.fusion
+            check_model(searcher.embedder, ways.profile)
+            scan = Scan(scope, ways.profile.id, where)
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
-        memory = recall(searcher.answers, conn, Asked(principal, scope, profile, fusion, request))
+        memory = recall(searcher.answers, conn, Asked(principal, scope, ways.profile, fusion, request))
         if memory.ranked is None:
             sight = stages.attempt("look", partial(look, conn, searcher.lexical, scan))
-            pool = _pool(searcher, stages, ground(conn, scan, profile, sight), request, fusion)
+            pool = _pool(searcher, stages, ground(conn, scan, ways.profile, sight), request, fusion)
         else:
-            pool = Pool(memory.replay(stages))
+            pool, boxed = Pool(memory.replay(stages)), None
         pool = replace(pool, fused=fresher(conn, pool.fused, request.recency, searcher.now()))
         with stages.timed("read"):
             ahead = 1 if request.as_ranked else READ_AHEAD
-            rows = _read(conn, [candidate.chunk_id for candidate in pool.fused], ahead * request.top_k)
+            rows, codes = _read(conn, scan, pool.fused, ahead * request.top_k, reads_codes(boxed))
             fused = [candidate for candidate in pool.fused if candidate.chunk_id in rows]
-            passages = proposed(conn, profile.id, boxed, fused, rows) if memory.ranked is None else []
+            passages = proposed(boxed, fused, rows, codes)
     question = Question(request.query, partial(searcher.questions.tokens, searcher.embedder, scope, request.query))
     ranked = rerank(stages, boxed, question, fused, passages)
     with stages.timed("assemble") as note:
@@ -119,7 +117,8 @@ def _search(
     memory.keep(stages, answer.used)
     told = explain(pool, ranked, rows, answer) if request.explain else None
     of_stages = (stages.degraded(), stages.activity())
-    return SearchAnswer(request_id, answer.passages, answer.context, *of_stages, told, memory.ranked is not None), scope
+    whole = SearchAnswer(request_id, answer.passages, answer.context, *of_stages, told, memory.ranked is not None)
+    return Answered(whole, scope, ways.hashing)
 
 
 def _pool(searcher: Searcher, stages: Stages, ground: Ground, request: SearchRequest, fusion: Fusion) -> Pool:
@@ -132,11 +131,17 @@ def _pool(searcher: Searcher, stages: Stages, ground: Ground, request: SearchReq
         return Pool(fuse(fusion, near, worded)[:POOL], near, worded)
 
 
-def _read(conn: Conn, chunk_ids: list[int], wanted: int) -> dict[int, ChunkRow]:
-    """The rows of those that are likely to be needed, and the others' when one of these has gone."""
-    first = chunk_ids[: max(RERANK_POOL, wanted)]
+def _read(
+    conn: Conn, scan: Scan, fused: Sequence[FusedCandidate], wanted: int, coded: bool
+) -> tuple[dict[int, ChunkRow], dict[int, bytes]]:
+    """Rows and codes of those that are likely to be needed, and the others' when one of these has gone."""
+    ids = [candidate.chunk_id for candidate in fused]
+    first = ids[: max(RERANK_POOL, wanted)]
     rows = chunks.read_rows(conn, first)
-    return rows if len(rows) == len(first) else rows | chunks.read_rows(conn, chunk_ids[len(first) :])
+    if len(rows) < len(first):
+        rows |= chunks.read_rows(conn, ids[len(first) :])
+    pool = [chunk_id for chunk_id in ids if chunk_id in rows][:RERANK_POOL]
+    return rows, tokens.read(conn, scan.profile_id, pool) if coded else {}
 
 
 def _spans(searcher: Searcher, principal: Principal, spans: Sequence[documents.Span]) -> dict[documents.Span, str]:

@@ -6,15 +6,26 @@ What failed for a passing reason gave no answer, and may not even have found the
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from core.errors import Denied, Permanent
 from core.records import AccessScope, Principal, SearchAnswer, SearchRequest
 from store import access, audit
+from store.audit import Hashing
 from store.pool import Conn, Store, reading_tenant
 
 SHORT = 32  # label sets up to this number are listed; more are told by their digest and their number
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer that is about to go out, and what the audit needs beside it."""
+
+    answer: SearchAnswer
+    scope: AccessScope
+    hashing: Hashing
 
 
 def scope_detail(scope: AccessScope) -> dict[str, Any]:
@@ -35,7 +46,7 @@ def record_search(
     principal: Principal,
     request: SearchRequest,
     request_id: UUID,
-    answered: tuple[SearchAnswer, AccessScope] | Permanent,
+    answered: Answered | Permanent,
 ) -> None:
     """A row for an answer that is about to go out, or for a search that was refused. Raises StoreUnavailable."""
     detail: dict[str, Any] = {"mode": request.mode, "top_k": request.top_k, "bypass": principal.bypass}
@@ -43,12 +54,13 @@ def record_search(
     if isinstance(answered, Permanent):
         outcome = outcome_of(answered)
     else:
-        answer, scope = answered
+        answer = answered.answer
         versions = {f"{p.citation.document_id}@{p.citation.version}" for p in answer.passages}
         versions |= {f"{each.document_id}@{each.version}" for each in answer.explanation or ()}
         detail |= {"explain": True} if answer.explanation is not None else {}
-        detail |= {"documents": sorted(versions), "degraded": list(answer.degraded), **scope_detail(scope)}
-    _record(store, principal, "search", None, request_id, outcome, detail, (request.query, *request.queries))
+        detail |= {"documents": sorted(versions), "degraded": list(answer.degraded), **scope_detail(answered.scope)}
+    hashing = None if isinstance(answered, Permanent) else answered.hashing
+    _record(store, principal, "search", None, request_id, outcome, detail, (request.query, *request.queries), hashing)
 
 
 @contextmanager
@@ -80,7 +92,9 @@ def _record(
     outcome: str,
     detail: Mapping[str, Any],
     queries: tuple[str, ...] = (),
+    hashing: Hashing | None = None,
 ) -> None:
     acting_for = principal.subject if principal.via else None
     audit.record(store, principal.tenant_id, action, actor=principal.via or principal.subject, acting_for=acting_for,
-                 outcome=outcome, resource=resource, request_id=request_id, detail=detail, queries=queries)  # fmt: skip
+                 outcome=outcome, resource=resource, request_id=request_id, detail=detail, queries=queries,
+                 hashing=hashing)  # fmt: skip

@@ -120,7 +120,7 @@ def _enter(conn: Conn, principal: Principal, found: Resolved | None) -> tuple[in
         "decided": found.below if found else None,
         **(scope_settings(found.scope) if found else NOTHING),
     }
-    return conn.execute(ENTER, values).fetchone() or (0, 0, False, False, None)
+    return conn.execute(ENTER, values, prepare=True).fetchone() or (0, 0, False, False, None)
 
 
 def check_open(conn: Conn, principal: Principal) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
 from uuid import UUID
@@ -17,7 +17,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from core.errors import StoreUnavailable
-from store.pool import Conn, Store, write_alone, writing
+from store.pool import Conn, Store, writing, writing_alone
 
 # What the names mean never changes, and none is ever removed: exports of years ago are read by them. Add at the end.
 Action = Literal[
@@ -32,9 +32,15 @@ ADD = """
     INSERT INTO audit (tenant_id, action, actor, acting_for, outcome, resource, request_id, detail)
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
 """
-# The chain's lock is held until the commit. So the commit does not wait for the disk, and then an empty transaction
-# does, together with everybody else's: otherwise a tenant's searches queue for a write to the disk each.
-NO_WAIT = "SET LOCAL synchronous_commit = off"
+# The chain's lock is held until the commit. So the row is a transaction of one statement, whose commit does not wait
+# for the disk, and then an empty transaction does, together with everybody else's: otherwise a tenant's searches queue
+# for a write to the disk each.
+ADD_WITHOUT_WAIT = """
+    INSERT INTO audit (tenant_id, action, actor, acting_for, outcome, resource, request_id, detail)
+    SELECT %s::uuid, %s::text, %s::text, %s::text, %s::text, %s::text, %s::uuid, %s::jsonb
+    FROM set_config('synchronous_commit', 'off', true) AS now WHERE now = 'off'
+"""
+NO_WAIT = "SET LOCAL synchronous_commit = off"  # the same, for a transaction of more than the row
 WAIT = "SELECT pg_logical_emit_message(true, 'citadel.audit', '')"
 HASHING = "SELECT hash_key, keep_queries FROM tenants WHERE id = %s"
 KEEP_QUERIES = "UPDATE tenants SET keep_queries = %s WHERE id = %s"
@@ -62,6 +68,14 @@ SET_BASES = f"""
     ON CONFLICT (tenant_id) DO UPDATE SET seq = excluded.seq, at = excluded.at, hash = excluded.hash
     RETURNING tenant_id, seq, encode(hash, 'hex')
 """  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class Hashing:
+    """How a tenant's audit keeps what is asked."""
+
+    key: bytes = field(repr=False)
+    keep_queries: bool  # as text, beside its hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +113,8 @@ def audited(store: Store) -> Iterator[Conn]:
     with writing(store) as conn:
         conn.execute(NO_WAIT)
         yield conn
-    write_alone(store, WAIT)
+    with writing_alone(store) as conn:
+        conn.execute(WAIT)
 
 
 def record(
@@ -114,24 +129,25 @@ def record(
     request_id: UUID | None = None,
     detail: Mapping[str, Any] | None = None,
     queries: Sequence[str] = (),
+    hashing: Hashing | None = None,
 ) -> None:
     """Commit one row, on the disk when this returns. `detail` holds ids and counts, never content.
 
-    `queries` are kept as keyed hashes, and as they are only where the tenant asked for that. Raises StoreUnavailable:
-    then what the row would tell of must not be answered.
+    `queries` are kept as keyed hashes, and as they are only where the tenant asked for that, which `hashing` tells
+    when it was just read. Raises StoreUnavailable: then what the row would tell of must not be answered.
     """
     told = dict(detail or {})
     try:
-        with writing(store) as conn:
-            with conn.pipeline():
-                conn.execute(NO_WAIT)
-                if queries:
-                    told["queries"] = _kept(conn, tenant_id, queries)
-            add(conn, tenant_id, action, actor=actor, acting_for=acting_for, outcome=outcome, resource=resource,
-                request_id=request_id, detail=told)  # fmt: skip
-        write_alone(store, WAIT)
+        with writing_alone(store) as conn:
+            if queries:
+                told["queries"] = _kept(hashing or _hashing(conn, tenant_id), queries)
+            row = _row(tenant_id, action, actor, acting_for, outcome, resource, request_id, told)
+            added = conn.execute(ADD_WITHOUT_WAIT, row, prepare=True).rowcount
+            conn.execute(WAIT)
     except psycopg.Error as error:
         raise StoreUnavailable(f"the audit took no row: {str(error).splitlines()[0]}") from error
+    if added != 1:
+        raise StoreUnavailable("the audit took no row")
 
 
 def add(
@@ -147,8 +163,7 @@ def add(
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """A row that is committed with this transaction. Make it the transaction's last: it holds up the tenant's chain."""
-    row = (tenant_id, action, actor, acting_for, outcome, resource, request_id, Jsonb(dict(detail or {})))
-    conn.execute(ADD, row)
+    conn.execute(ADD, _row(tenant_id, action, actor, acting_for, outcome, resource, request_id, detail))
 
 
 def keyed_hash(key: bytes, purpose: str, *parts: str) -> bytes:
@@ -158,7 +173,7 @@ def keyed_hash(key: bytes, purpose: str, *parts: str) -> bytes:
 
 def hash_key(conn: Conn, tenant_id: UUID) -> bytes:
     """The tenant's key for what is kept only as a hash."""
-    return _hashing(conn, tenant_id)[0]
+    return _hashing(conn, tenant_id).key
 
 
 def keep_queries(conn: Conn, tenant_id: UUID, keep: bool) -> None:
@@ -189,12 +204,27 @@ def retain(conn: Conn, months: int, actor: str) -> list[str]:
     return names
 
 
-def _kept(conn: Conn, tenant_id: UUID, queries: Sequence[str]) -> list[dict[str, str]]:
-    key, keep = _hashing(conn, tenant_id)
-    return [{"hmac": keyed_hash(key, "query", q).hex(), **({"text": q} if keep else {})} for q in queries]
+def _row(
+    tenant_id: UUID,
+    action: Action,
+    actor: str,
+    acting_for: str | None,
+    outcome: str,
+    resource: str | None,
+    request_id: UUID | None,
+    detail: Mapping[str, Any] | None,
+) -> tuple[Any, ...]:
+    return tenant_id, action, actor, acting_for, outcome, resource, request_id, Jsonb(dict(detail or {}))
 
 
-def _hashing(conn: Conn, tenant_id: UUID) -> tuple[bytes, bool]:
+def _kept(hashing: Hashing, queries: Sequence[str]) -> list[dict[str, str]]:
+    hashes = [keyed_hash(hashing.key, "query", query).hex() for query in queries]
+    if not hashing.keep_queries:
+        return [{"hmac": each} for each in hashes]
+    return [{"hmac": each, "text": query} for each, query in zip(hashes, queries, strict=True)]
+
+
+def _hashing(conn: Conn, tenant_id: UUID) -> Hashing:
     row = conn.execute(HASHING, (tenant_id,)).fetchone()
     assert row is not None, "a credential names a tenant that exists"
-    return bytes(row[0]), bool(row[1])
+    return Hashing(bytes(row[0]), bool(row[1]))

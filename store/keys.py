@@ -97,7 +97,7 @@ def rotate_key(conn: Conn, tenant_id: UUID, name: str, overlap: timedelta) -> tu
 
 def find_key(conn: Conn, secret: str) -> ApiKey | None:
     """The live key with this secret. The look-up is by digest, so its timing tells nothing about the secret."""
-    row = conn.execute(FIND, {"hash": _digest(secret)}).fetchone()
+    row = conn.execute(FIND, {"hash": _digest(secret)}, prepare=True).fetchone()
     if row is None:
         return None
     key_id, tenant_id, name, scopes, ceiling, max_classification, require_act_for, noted = row

@@ -7,12 +7,12 @@ the row-level policies compare with. Nothing about the caller outlives the trans
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, LiteralString
+from typing import Any
 from uuid import UUID
 
 import psycopg
 from pgvector.psycopg import register_vector
-from psycopg import Connection, IsolationLevel, sql
+from psycopg import ClientCursor, Connection
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.errors import Invalid, StatementTimeout, StoreUnavailable
@@ -21,7 +21,8 @@ from store.scopes import ScopeCache
 
 Conn = Connection[tuple[Any, ...]]
 
-SESSION = "-c statement_timeout=60s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+STATEMENT_TIMEOUT_S = 60
+SESSION = f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
 
 SETTINGS = ("citadel.tenant", "citadel.label_sets", "citadel.label_base", "citadel.label_bits")
 # All of it each time: no part of an earlier scope may stay beside a later one's.
@@ -34,7 +35,12 @@ MAKE_SETTINGS = """
 SET_SCOPE = f"SELECT {MAKE_SETTINGS}"
 NOTHING = dict.fromkeys(SETTINGS, "")  # as settings: sees nothing
 
-USE_SNAPSHOT = "SET TRANSACTION SNAPSHOT {}"
+# Several statements in one message: values are bound by the driver, as literals.
+START = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+START_TENANT = f"{START}; {SET_SCOPE}"
+START_VIEW = (
+    f"{START}; SET TRANSACTION SNAPSHOT %(snapshot)s; {SET_SCOPE}, set_config('statement_timeout', %(timeout)s, true)"
+)
 TOO_MUCH = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex)
 SET_TIMEOUT = "SELECT set_config('statement_timeout', %s, true)"
 RESET_TIMEOUT = "SET LOCAL statement_timeout TO DEFAULT"
@@ -80,9 +86,9 @@ def _configure(conn: Conn) -> None:
 
 
 def _configure_reader(conn: Conn) -> None:
-    """Each of its transactions is one snapshot and writes nothing."""
+    """Its transactions are begun by the statement that says what they see, and end with their block."""
     _configure(conn)
-    conn.isolation_level, conn.read_only = IsolationLevel.REPEATABLE_READ, True
+    conn.autocommit = True
 
 
 @contextmanager
@@ -92,12 +98,10 @@ def reading(store: Store, view: View, timeout_s: float | None = None) -> Iterato
     The transaction that exported the snapshot must still be open. A statement that outlasts `timeout_s` is ended.
     Raises StoreUnavailable.
     """
-    with _translated(), store.app.connection() as conn, conn.transaction():
-        with conn.pipeline():  # one round trip
-            conn.execute(sql.SQL(USE_SNAPSHOT).format(sql.Literal(view.snapshot)))
-            set_scope(conn, view.scope)
-            if timeout_s is not None:
-                conn.execute(SET_TIMEOUT, (f"{max(1, int(timeout_s * 1000))}ms",))
+    timeout_ms = max(1, int(1000 * (STATEMENT_TIMEOUT_S if timeout_s is None else timeout_s)))
+    values = {"snapshot": view.snapshot, "timeout": f"{timeout_ms}ms", **scope_settings(view.scope)}
+    with _translated(), store.app.connection() as conn:
+        ClientCursor(conn).execute(START_VIEW, values)
         yield conn
 
 
@@ -117,8 +121,19 @@ def reading_tenant(store: Store, tenant_id: UUID | None) -> Iterator[Conn]:
 
     Raises StoreUnavailable.
     """
-    with _translated(), store.app.connection() as conn, conn.transaction():
-        conn.execute(SET_SCOPE, NOTHING if tenant_id is None else NOTHING | {"citadel.tenant": str(tenant_id)})
+    values = NOTHING if tenant_id is None else NOTHING | {"citadel.tenant": str(tenant_id)}
+    with _translated(), store.app.connection() as conn:
+        ClientCursor(conn).execute(START_TENANT, values)
+        yield conn
+
+
+@contextmanager
+def reading_alone(store: Store) -> Iterator[Conn]:
+    """Statements that are a snapshot each, in one round trip; what a scope protects is out of sight.
+
+    Raises StoreUnavailable.
+    """
+    with _translated(), store.app.connection() as conn:
         yield conn
 
 
@@ -135,7 +150,7 @@ def scope_settings(scope: AccessScope) -> dict[str, str]:
 
 def export_snapshot(conn: Conn) -> str:
     """A name under which other transactions can read exactly what this one reads."""
-    row = conn.execute("SELECT pg_export_snapshot()").fetchone()
+    row = conn.execute("SELECT pg_export_snapshot()", prepare=True).fetchone()
     assert row is not None
     return str(row[0])
 
@@ -147,12 +162,14 @@ def writing(store: Store) -> Iterator[Conn]:
         yield conn
 
 
-def write_alone(store: Store, statement: LiteralString) -> None:
-    """One statement, committed as the maintenance role in its one round trip. Raises StoreUnavailable."""
+@contextmanager
+def writing_alone(store: Store) -> Iterator[Conn]:
+    """Statements that are committed each by itself as the maintenance role, in one round trip. Raises
+    StoreUnavailable."""
     with _translated(), store.maintenance.connection() as conn:
         conn.autocommit = True
         try:
-            conn.execute(statement)
+            yield conn
         finally:
             if not conn.closed:
                 conn.autocommit = False

@@ -1,16 +1,23 @@
 """Embedding profiles, and the tenants that live on them."""
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from psycopg.rows import class_row
 
 from core.errors import Invalid, ModelMismatch, NotFound
 from core.records import Fusion, Profile
+from store.audit import Hashing
 from store.pool import Conn
 
 BY_NAME = "SELECT id, name, model, dimensions, precision, chunk_tokens, chunker FROM profiles WHERE name = %s"
 LIVE = """
     SELECT p.id, p.name, p.model, p.dimensions, p.precision, p.chunk_tokens, p.chunker
+    FROM tenants t JOIN profiles p ON p.id = t.live_profile WHERE t.id = %s
+"""
+WAYS = """
+    SELECT p.id, p.name, p.model, p.dimensions, p.precision, p.chunk_tokens, p.chunker, t.fusion, t.dense_weight,
+           t.hash_key, t.keep_queries
     FROM tenants t JOIN profiles p ON p.id = t.live_profile WHERE t.id = %s
 """
 FUSION = "SELECT fusion AS method, dense_weight FROM tenants WHERE id = %s"
@@ -65,6 +72,23 @@ def live_profile(conn: Conn, tenant_id: UUID) -> Profile:
     if found is None:
         raise NotFound("the tenant has no live profile")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How a tenant's searches are answered, and how the audit keeps them."""
+
+    profile: Profile  # whose index answers
+    fusion: Fusion
+    hashing: Hashing
+
+
+def ways_of(conn: Conn, tenant_id: UUID) -> Ways:
+    """Everything that a search asks of its tenant, in one round trip."""
+    row = conn.execute(WAYS, (tenant_id,), prepare=True).fetchone()
+    if row is None:
+        raise NotFound("the tenant has no live profile")
+    return Ways(Profile(*row[:7]), Fusion(*row[7:9]), Hashing(*row[9:]))
 
 
 def fusion_of(conn: Conn, tenant_id: UUID) -> Fusion:

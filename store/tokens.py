@@ -11,7 +11,7 @@ from psycopg import sql
 from store.pool import Conn
 
 ADD = "INSERT INTO {} (chunk_id, document_id, code) SELECT * FROM unnest(%s::bigint[], %s::uuid[], %s::bytea[])"
-READ = "SELECT chunk_id, code FROM {} WHERE chunk_id = ANY(%s)"
+READ = "SELECT chunk_id, code FROM {} WHERE chunk_id = ANY(%s::bigint[])"
 DELETE = "DELETE FROM {} WHERE document_id = %s"
 # Of versions that are read; the others are not searched.
 MISSING = """
@@ -44,7 +44,7 @@ def add(conn: Conn, profile_id: int, document_id: UUID, codes: Mapping[int, byte
 def read(conn: Conn, profile_id: int, chunk_ids: Sequence[int]) -> dict[int, bytes]:
     """The codes of those chunks that have one and that this transaction's scope shows."""
     statement = sql.SQL(READ).format(tokens_table(profile_id))
-    return dict(conn.execute(statement, (list(chunk_ids),), binary=True).fetchall())
+    return dict(conn.execute(statement, (list(chunk_ids),), binary=True, prepare=True).fetchall())
 
 
 def count_missing(conn: Conn, profile_id: int) -> int:

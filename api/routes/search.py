@@ -1,9 +1,8 @@
 """POST /v1/search: cited context."""
 
-from typing import Any
+from fastapi import APIRouter, Depends, Request, Response
 
-from fastapi import APIRouter, Request
-
+from api.admission import admitted
 from api.answers import SearchOut, search_out
 from api.deps import Reader, ServiceDep
 from api.metrics import TenantMetrics
@@ -14,8 +13,8 @@ router = APIRouter(prefix="/v1", tags=["search"])
 
 
 @router.post("/search", response_model=SearchOut, response_model_exclude_unset=True,
-             summary="Search what the caller may see")  # fmt: skip
-def post_search(body: SearchIn, caller: Reader, service: ServiceDep, request: Request) -> dict[str, Any]:
+             summary="Search what the caller may see", dependencies=[Depends(admitted)])  # fmt: skip
+def post_search(body: SearchIn, caller: Reader, service: ServiceDep, request: Request) -> Response:
     """Passages with citations, and a ready `context` whose markers match them."""
     metrics: TenantMetrics = request.app.state.metrics.of(caller.principal.tenant_id)
     with metrics.searching(body.mode):
@@ -23,4 +22,5 @@ def post_search(body: SearchIn, caller: Reader, service: ServiceDep, request: Re
     for stage in answer.degraded:
         metrics.degraded.labels(stage).inc()
     metrics.recalled.inc(answer.recalled)
-    return search_out(answer, operator="operate" in caller.scopes and not caller.delegated)
+    told = SearchOut.model_validate(search_out(answer, "operate" in caller.scopes and not caller.delegated))
+    return Response(told.model_dump_json(exclude_unset=True), media_type="application/json")

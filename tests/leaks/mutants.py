@@ -91,8 +91,8 @@ def _function(name: str, old: str, new: str) -> str:
     """
 
 
-BEGIN = """connection() as conn, conn.transaction():
-        conn.execute(SET_SCOPE"""
+BEGIN = """connection() as conn:
+        ClientCursor(conn).execute(START_TENANT"""
 LIVE = "(expires_at IS NULL OR expires_at > now())"
 TENANT = "tenant_id = (SELECT scope_tenant())"
 SETS = "label_set_id IN (SELECT unnest(scope_label_sets()))"
@@ -186,7 +186,7 @@ MUTANTS = (
           "%(citadel.tenant)s, true),\n    set_config('citadel.label_sets', %(citadel.label_sets)s, true)",
           "%(citadel.tenant)s, false),\n    set_config('citadel.label_sets', %(citadel.label_sets)s, false)"),
     _code("scope of the view not set in a leg", "store/pool.py",
-          "            set_scope(conn, view.scope)\n            if timeout_s", "            if timeout_s"),
+          "**scope_settings(view.scope)}", "**scope_settings(view.scope), **NOTHING}"),
     _code("readers on the maintenance pool", "store/pool.py",
           f"store.app.{BEGIN}", f"store.maintenance.{BEGIN}"),
     _code("every label set set", "store/access.py", "set_scope(conn, resolved.scope)\n    return",
@@ -253,7 +253,7 @@ MUTANTS = (
           "return False"),
     _code("a refresh's numbers beyond it", "api/answers.py", "if limited and job.document_id is None:", "if False:"),
     _code("a search leaves no row in the audit", "retrieval/search.py",
-          "    record_search(searcher.store, principal, request, request_id, (answer, scope))\n", ""),
+          "    record_search(searcher.store, principal, request, request_id, answered)\n", ""),
     _code("a read leaves no row in the audit", "retrieval/trail.py",
           '    _record(store, principal, action, resource, request_id, "ok", told)\n', ""),
     _code("an erased document is still listed", "store/erase.py", '"DELETE FROM documents WHERE id = %s"',

@@ -117,6 +117,11 @@ def test_neighbours_do_not_move_a_score(tokens: int) -> None:
     assert together[::-1] == scores_of(question, codes[::-1])
 
 
+def test_a_code_of_another_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="48 bytes"):
+        maxsim(unit(3, 384, 4), [b"\x00" * 48, b"\x00" * 47])
+
+
 def test_it_estimates_the_cosine() -> None:
     """One token against one: the error's deviation is at most sqrt((pi / 2 - 1) / dimensions), here 0.039."""
     one, other = unit(400, 384, 6), unit(400, 384, 7)
