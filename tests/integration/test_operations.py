@@ -16,7 +16,7 @@ from core.records import Labels, Submission
 from ingest.attempt import attempt
 from ingest.pipeline import Pipeline
 from ingest.room import LOOK_EVERY_S, Room
-from ingest.schedule import pause, request_refresh, resume, schedule_due
+from ingest.schedule import add_folder, pause, request_refresh, resume, schedule_due
 from ingest.submit import change_labels, submit
 from ingest.sweep import sweep_blobs
 from store import jobs, operations
@@ -308,6 +308,16 @@ def test_submissions_and_labels_are_in_the_audit_with_their_commit(world: World)
     assert audited(world, "submit") == [("service:test", "accepted", f"document:{document_id}@1", BY.request_id, {})]
     ((_, _, resource, _, detail),) = audited(world, "label.change")
     assert resource == f"document:{document_id}" and isinstance(detail, dict) and detail["allow"] == ["group:hr"]
+
+
+def test_sources_and_requests_are_in_the_audit(site: Site) -> None:
+    world = site.world
+    added = add_folder(world.store, world.tenant_id, "more", {"path": "/x"}, Labels(), None, 0.5, by=BY)
+    request_refresh(world.store, world.tenant_id, added.id, by=BY)
+    ((who, _, resource, _, detail),) = audited(world, "source.change")
+    assert (who, resource) == ("service:test", "source:more") and isinstance(detail, dict)
+    assert detail["added"] == "folder"
+    assert [row[2] for row in audited(world, "refresh.request")] == ["source:more"]
 
 
 def test_without_the_audits_row_nothing_is_changed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
