@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import citadel
+from cli.up import _children
+from core.config import Settings, environment_of
 from core.errors import Conflict, Invalid, LeaseLost, Overloaded, StoreUnavailable
 from core.records import Labels, Submission
 from ingest.attempt import attempt
@@ -168,6 +170,20 @@ def test_a_refresh_that_is_waited_for_says_what_was_not_indexed(site: Site, tmp_
     assert [(each.state, each.error_code) for each in bad] == [("failed", "corrupt_document")]
     again = site.refresh()
     assert not_indexed(site.world.store, site.world.tenant_id, site.source, again) == []
+
+
+def test_a_queue_that_there_is_not_is_told(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITADEL_REDIS_URL", "redis://127.0.0.1:1/0")
+    told = run(world, tmp_path, "worker", "--queues", "index,parse")
+    assert told.exit_code == 2 and "index, refresh, upkeep" in told.stderr
+
+
+def test_the_clock_is_given_no_databases_credential(tmp_path: Path) -> None:
+    settings = Settings(state=tmp_path, maintenance_database_url="postgresql://m:m-word@db/x", redis_url="redis://r",
+                        app_database_url="postgresql://a:a-word@db/x", app_password="a-word")  # fmt: skip
+    children = {child.name: child.env for child in _children(settings, environment_of(settings))}
+    assert "m-word" in children["dispatcher"]["CITADEL_MAINTENANCE_DATABASE_URL"]
+    assert children["beat"]["CITADEL_REDIS_URL"] == "redis://r" and "-word" not in str(children["beat"])
 
 
 # --- pause ----------------------------------------------------------------------------------------------------------
