@@ -48,7 +48,7 @@ def add(
     labels = make_labels(allow, deny, classification)
     with opened_store(settings) as store:
         tenant_id = tenant_of(store, settings)
-        source = add_folder(store, tenant_id, name, config, labels, schedule, max_deleted_share)
+        source = add_folder(store, tenant_id, name, config, labels, schedule, max_deleted_share, by=operator())
     show(source, as_json, f"added; next: citadel refresh {name} --wait")
 
 

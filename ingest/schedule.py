@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def add_folder(
     labels: Labels,
     schedule: str | None,
     max_deleted_share: float,
+    *,
+    by: Actor | None = None,
 ) -> Source:
     """Add a folder source; with a schedule it is due at once. Raises Invalid for a schedule that is not cron."""
     now = datetime.now(UTC)
@@ -40,7 +43,11 @@ def add_folder(
     with writing(store) as conn:
         source_id = sources.add(conn, tenant_id, name, "folder", config, labels, schedule, max_deleted_share,
                                 now if schedule else None)  # fmt: skip
-        return sources.by_id(conn, tenant_id, source_id)
+        source = sources.by_id(conn, tenant_id, source_id)
+        if by is not None:
+            detail = {"added": source.kind, "schedule": schedule, "labels": asdict(labels)}
+            audit.add(conn, tenant_id, "source.change", **asdict(by), resource=f"source:{name}", detail=detail)
+        return source
 
 
 def check_root(path: str, roots: Sequence[Path]) -> None:
@@ -74,8 +81,7 @@ def request_refresh(
         job_id = jobs.add_refresh(conn, tenant_id, source_id, datetime.now(UTC), detail)
         assert job_id is not None, "two requests do not share a microsecond"
         if by is not None:
-            audit.add(conn, tenant_id, "refresh.request", actor=by.actor, acting_for=by.acting_for,
-                      request_id=by.request_id, resource=f"source:{source.name}", detail=detail)  # fmt: skip
+            audit.add(conn, tenant_id, "refresh.request", **asdict(by), resource=f"source:{source.name}", detail=detail)
     return job_id
 
 
@@ -94,8 +100,8 @@ def _set_paused(store: Store, tenant_id: UUID, name: str, by: Actor, *, paused: 
         source = sources.named(conn, tenant_id, name)
         sources.set_paused(conn, source.id, paused)
         suspended = paused and jobs.suspend(conn, source.id)
-        audit.add(conn, tenant_id, "source.change", actor=by.actor, acting_for=by.acting_for, request_id=by.request_id,
-                  resource=f"source:{name}", detail={"paused": paused, "suspended": suspended})  # fmt: skip
+        detail = {"paused": paused, "suspended": suspended}
+        audit.add(conn, tenant_id, "source.change", **asdict(by), resource=f"source:{name}", detail=detail)
         return sources.by_id(conn, tenant_id, source.id)
 
 

@@ -38,9 +38,9 @@ def submit(
         labelled = replace(submission, labels=source.labels) if default_labels else submission
         kept = documents.submit(conn, tenant_id, source.id, labelled, key, expected)
         if by is not None:
-            audit.add(conn, tenant_id, "submit", actor=by.actor, acting_for=by.acting_for, request_id=by.request_id,
-                      outcome="unchanged" if kept.unchanged else "accepted",
-                      resource=f"document:{kept.document_id}@{kept.version}")  # fmt: skip
+            outcome = "unchanged" if kept.unchanged else "accepted"
+            resource = f"document:{kept.document_id}@{kept.version}"
+            audit.add(conn, tenant_id, "submit", **asdict(by), outcome=outcome, resource=resource)
     return kept
 
 
@@ -51,8 +51,8 @@ def change_labels(
     with audited(store) as conn:
         seq = documents.change_labels(conn, tenant_id, document_id, labels, expected)
         if by is not None:
-            audit.add(conn, tenant_id, "label.change", actor=by.actor, acting_for=by.acting_for,
-                      request_id=by.request_id, resource=f"document:{document_id}", detail=asdict(labels))  # fmt: skip
+            resource = f"document:{document_id}"
+            audit.add(conn, tenant_id, "label.change", **asdict(by), resource=resource, detail=asdict(labels))
     return seq
 
 

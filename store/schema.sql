@@ -381,6 +381,8 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_open ON jobs (next_try_at) WHERE state NOT IN ('done', 'failed', 'quarantined', 'cancelled');
 CREATE INDEX jobs_held ON jobs (lease_until) WHERE lease_until IS NOT NULL;
+CREATE INDEX jobs_waiting ON jobs (kind, created_at)
+    WHERE state NOT IN ('done', 'failed', 'quarantined', 'cancelled');
 CREATE INDEX ON jobs (document_id, version);
 
 -- Row-level security ------------------------------------------------------------------------------------------------

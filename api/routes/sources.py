@@ -21,7 +21,7 @@ def post_source(body: SourceIn, caller: FullOperator, service: ServiceDep) -> So
     check_root(body.path, service.source_roots)
     config = {"path": body.path} | ({"uri_prefix": body.uri_prefix} if body.uri_prefix else {})
     source = add_folder(service.store, caller.principal.tenant_id, body.name, config, body.labels.record(),
-                        body.schedule, body.max_deleted_share)  # fmt: skip
+                        body.schedule, body.max_deleted_share, by=caller.told)  # fmt: skip
     return source_out(source)
 
 

@@ -13,7 +13,7 @@ from tests.faults.run import Size
 from tests.faults.table import outcome_of, rows_of
 
 SLICE = Size(deaths=16, workers_killed=1, workers=2, processes=2, others=1, flushes=1, redis_restarts=1,
-             postgres_restarts=1, resets=0, slow=0, open_at_most=12, lease_s=2.0, limit_s=60)  # fmt: skip
+             postgres_restarts=1, resets=0, slow=0, open_at_most=12, lease_s=2.0, limit_s=180)  # fmt: skip
 
 
 def test_a_slice_of_the_faults_loses_nothing_and_shows_no_half_version(tmp_path: Path) -> None:

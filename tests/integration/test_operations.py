@@ -11,12 +11,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import citadel
+from cli.up import _children
+from core.config import Settings, environment_of
 from core.errors import Conflict, Invalid, LeaseLost, Overloaded, StoreUnavailable
 from core.records import Labels, Submission
 from ingest.attempt import attempt
 from ingest.pipeline import Pipeline
 from ingest.room import LOOK_EVERY_S, Room
-from ingest.schedule import pause, request_refresh, resume, schedule_due
+from ingest.schedule import add_folder, pause, request_refresh, resume, schedule_due
 from ingest.submit import change_labels, submit
 from ingest.sweep import sweep_blobs
 from store import jobs, operations
@@ -170,6 +172,20 @@ def test_a_refresh_that_is_waited_for_says_what_was_not_indexed(site: Site, tmp_
     assert not_indexed(site.world.store, site.world.tenant_id, site.source, again) == []
 
 
+def test_a_queue_that_there_is_not_is_told(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITADEL_REDIS_URL", "redis://127.0.0.1:1/0")
+    told = run(world, tmp_path, "worker", "--queues", "index,parse")
+    assert told.exit_code == 2 and "index, refresh, upkeep" in told.stderr
+
+
+def test_the_clock_is_given_no_databases_credential(tmp_path: Path) -> None:
+    settings = Settings(state=tmp_path, maintenance_database_url="postgresql://m:m-word@db/x", redis_url="redis://r",
+                        app_database_url="postgresql://a:a-word@db/x", app_password="a-word")  # fmt: skip
+    children = {child.name: child.env for child in _children(settings, environment_of(settings))}
+    assert "m-word" in children["dispatcher"]["CITADEL_MAINTENANCE_DATABASE_URL"]
+    assert children["beat"]["CITADEL_REDIS_URL"] == "redis://r" and "-word" not in str(children["beat"])
+
+
 # --- pause ----------------------------------------------------------------------------------------------------------
 
 
@@ -308,6 +324,16 @@ def test_submissions_and_labels_are_in_the_audit_with_their_commit(world: World)
     assert audited(world, "submit") == [("service:test", "accepted", f"document:{document_id}@1", BY.request_id, {})]
     ((_, _, resource, _, detail),) = audited(world, "label.change")
     assert resource == f"document:{document_id}" and isinstance(detail, dict) and detail["allow"] == ["group:hr"]
+
+
+def test_sources_and_requests_are_in_the_audit(site: Site) -> None:
+    world = site.world
+    added = add_folder(world.store, world.tenant_id, "more", {"path": "/x"}, Labels(), None, 0.5, by=BY)
+    request_refresh(world.store, world.tenant_id, added.id, by=BY)
+    ((who, _, resource, _, detail),) = audited(world, "source.change")
+    assert (who, resource) == ("service:test", "source:more") and isinstance(detail, dict)
+    assert detail["added"] == "folder"
+    assert [row[2] for row in audited(world, "refresh.request")] == ["source:more"]
 
 
 def test_without_the_audits_row_nothing_is_changed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
