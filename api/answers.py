@@ -270,7 +270,7 @@ class PassageOut(BaseModel):
     text: str
     citation: CitationOut
     scores: dict[str, float]
-    flags: list[str]  # hidden_text, invisible_characters, ocr: what whoever reads the passage should know
+    flags: list[str]  # hidden_text, invisible_characters: what whoever reads the passage should know
 
 
 class PlacedOut(BaseModel):

@@ -184,7 +184,6 @@ class Element:
 FlagKind = Literal[
     "hidden_text",  # white, tiny, clear or off the page: a reader of the file does not see it
     "invisible_characters",  # zero-width, direction and tag characters were taken out beside it
-    "ocr",  # read from a picture by a program, which makes mistakes
 ]
 
 

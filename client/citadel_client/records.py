@@ -221,7 +221,7 @@ class Passage:
     text: str
     citation: Citation
     scores: Scores
-    flags: tuple[str, ...] = ()  # hidden_text, invisible_characters, ocr: what its reader should know
+    flags: tuple[str, ...] = ()  # hidden_text, invisible_characters: what its reader should know
 
     @property
     def id(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from core.errors import EmptyDocument
-from core.records import Element, ElementKind, Flag, FlagKind, ParsedDocument
+from core.records import Element, ElementKind, Flag, ParsedDocument
 
 MAX_TITLE = 300  # code points; a longer "title" is a paragraph that somebody styled as one
 
@@ -34,7 +34,6 @@ class Piece:
     level: int = 0  # headings: 1 is the topmost
     page: int | None = None
     context: str = ""
-    flag: FlagKind | None = None  # what its reader should know of all of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +120,8 @@ def assemble(
         position = start + len(shown.text)
         texts += (gap, shown.text)
         elements.append(Element(piece.kind, start, position, piece.level, piece.page, one_line(piece.context)))
-        if shown.hidden or shown.invisible or piece.flag:
-            flags += _flags(piece, shown, start)
+        if shown.hidden or shown.invisible:
+            flags += _flags(shown, start)
     return _document("".join(texts), elements, flags, mime_type, (title, warnings, invisible))
 
 
@@ -166,10 +165,8 @@ def _marked(text: str) -> Iterator[tuple[int, int]]:
         position = end
 
 
-def _flags(piece: Piece, shown: _Shown, start: int) -> Iterator[Flag]:
-    """The piece's flags on the canonical text, in which it begins at `start`."""
-    if piece.flag:
-        yield Flag(piece.flag, start, start + len(shown.text))
+def _flags(shown: _Shown, start: int) -> Iterator[Flag]:
+    """A piece's flags on the canonical text, in which it begins at `start`."""
     for first, last in shown.hidden:
         yield Flag("hidden_text", start + first, start + last)
     yield from _where_invisible([start + offset for offset in shown.invisible], start, start + len(shown.text))

@@ -23,7 +23,7 @@ _CLEAR = 16  # of 255, below which ink does not cover what is under it
 _UNPAINTED = (raw.FPDF_TEXTRENDERMODE_INVISIBLE, raw.FPDF_TEXTRENDERMODE_CLIP)
 _CONTRAST = 24  # of 255 between the darkest and the lightest point; below it a box shows nothing
 _BOLD = re.compile(rb"bold|black|heavy|demi(?!ndi)", re.IGNORECASE)
-_LINE = re.compile(r"[^\r\n]*\S[^\r\n]*")
+_LINE = re.compile(r"\S(?:[^\r\n]*\S)?")
 _NAME_BYTES = 128
 
 
@@ -87,19 +87,17 @@ class _Reader:
     def lines(self) -> list[Line]:
         found = _LINE.finditer(self._whole)
         if self._places is None:
-            return [Line(self._number, line.group().strip(), 0.0, 0.0, 0.0) for line in found]
+            return [Line(self._number, line.group(), 0.0, 0.0, 0.0) for line in found]
         return [self._line(self._places, line) for line in found]
 
     def _line(self, places: Sequence[int], found: re.Match[str]) -> Line:
-        whole = found.group()
-        text = whole.strip()
-        start = found.start() + len(whole) - len(whole.lstrip())
-        first, last = places[start], places[start + len(text) - 1]
+        text, (start, end_of_text) = found.group(), found.span()
+        first, last = places[start], places[end_of_text - 1]
         box, end = self._box(first), self._box(last)
         looks = {self._look(place) for place in range(first, last, _STRIDE)}
         looks.add(self._look(last))
         if looks != {"plain"}:
-            text = self._with_hidden(text, places[start : start + len(text)])
+            text = self._with_hidden(text, places[start:end_of_text])
         tall = self._edges.top - self._edges.bottom
         margin = (box.bottom - self._edges.bottom) / tall if tall > 0 else 0.5
         bold = self._is_bold(first) and self._is_bold(last)

@@ -120,8 +120,8 @@ def document(text: str, *elements: tuple[object, ...], warnings: object = (), fl
         document("a\ud800"),
         document("ab", warnings=[{}]),
         document("ab", flags=[("wicked", 0, 1)]),
-        document("ab", flags=[("ocr", 1, 1)]),
-        document("ab", flags=[("ocr", 0, 3)]),
+        document("ab", flags=[("hidden_text", 1, 1)]),
+        document("ab", flags=[("hidden_text", 0, 3)]),
     ],
 )
 def test_an_answer_that_is_no_document_is_a_crash(held: ParserSandbox, answer: str) -> None:
