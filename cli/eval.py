@@ -111,13 +111,13 @@ def run_command(
 ) -> None:
     """Ask every question of GOLDEN as the principal that it names; keep the run, and print what it measured.
 
-    GOLDEN is a file of JSON lines about documents that are indexed already, a BEIR or TREC folder of questions, the
-    name of a set that `citadel golden import` took in (NAME or NAME@VERSION), or the folder of a collection that brings
-    its documents: BEIR, Chroma's questions, contextual code, filings. Those are indexed once, into a tenant of their
-    own, on the stack that runs here or else on a Postgres that is started for this command.
+    GOLDEN is a file of JSON lines about documents that are indexed already, a BEIR or TREC folder of questions, a set
+    that `citadel golden import` took in (NAME or NAME@VERSION), or the folder of a collection that brings its documents
+    (BEIR, Chroma's questions, contextual code, filings). Those are indexed once, into a tenant of their own, on the
+    stack that runs here or else on a Postgres that is started for this command.
 
-    What the legs gave is kept: with another fusion or reranker, nothing is asked again. A run that was interrupted goes
-    on where it was. Ends with status 1 when a forbidden document came back.
+    What the legs gave is kept: another fusion or reranker asks nothing again. A run that was interrupted goes on where
+    it was. Ends with status 1 when a forbidden document came back.
 
     \b
     A line of GOLDEN:
@@ -131,7 +131,6 @@ def run_command(
       citadel eval run golden.jsonl --k 5,10 --mode dense --json | jq .measures
       citadel eval run scifact/ --measures AP@100,Bpref --html scifact.html
       citadel eval run chroma-chunking/ --chunk-chars 800 --dense-weight 0.3
-      citadel eval run scifact/ --tenant research --as user:ana@acme.example
     """
     shown = sys.stderr.isatty() if progress is None else progress
     options = SearchRequest("", fusion=fusion_from(fusion, dense_weight), rerank=rerank)

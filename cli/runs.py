@@ -150,6 +150,8 @@ def _check_lines(check: Check) -> list[str]:
     if check.power is not None and check.caught is not None and check.alarms is not None:
         lines.append(f"      {check.questions} questions: a loss of 0.03 is caught {check.power:.0%} of the time, "
                      f"one of {check.caught:.3f} 95 %; neutral changes fail {check.alarms:.1%}")  # fmt: skip
+    elif check.change is not None:
+        lines.append("      both runs answer every question alike, which tells nothing of the set's power")
     return lines
 
 

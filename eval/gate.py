@@ -87,8 +87,10 @@ def _measure(name: str, max_drop: float, baseline: Values, candidate: Values, sh
     alpha = ALPHA / shared_by
     change, bound = float(differences.mean()), float(upper_bounds(differences[None, :], alpha)[0])
     failed = bool(failures(differences[None, :], max_drop, alpha)[0])
-    losing = (differences - change) * (1 if change <= 0 else -1)  # as skewed as a loss is
     told = f"{name} changed by {change:+.4f}, at most {bound:+.4f}; a drop of {max_drop:g} is allowed"
+    if not differences.any():  # nothing to tell the power from
+        return Check(name, True, told, len(differences), change, bound)
+    losing = (differences - change) * (1 if change <= 0 else -1)  # as skewed as a loss is
     return Check(
         name, not failed, told, len(differences), change, bound,
         power=share_failed(losing - LOSS, max_drop, alpha),

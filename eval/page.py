@@ -58,10 +58,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """An SVG, and a caption; markdown has the caption alone."""
+    """An SVG with a caption; in markdown the same as a table, where there is one."""
 
     svg: str
     told: str
+    table: Table | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +156,14 @@ def _curve(told: Mapping[str, Any]) -> tuple[Block, ...]:
 
 
 def _slices(told: Mapping[str, Any]) -> tuple[Block, ...]:
-    slices = {key: each for key, each in told["slices"].items() if each["queries"] < told["scored"]}  # all is no slice
+    slices = {key: s for key, s in sorted(told["slices"].items()) if s["queries"] < told["scored"]}  # all is no slice
     name = _main(told["measures"])
     if not slices or not name:
         return ()
     rows = [(key, s["measures"][name], f"{s['measures'][name]:.3f} of {s['queries']}") for key, s in slices.items()]
     table = Table(("slice", "questions", name), tuple((key, str(s["queries"]), f"{s['measures'][name]:.3f}")
                                                       for key, s in slices.items()))  # fmt: skip
-    return (Plot(plots.bars(rows), f"{name} by slice, and of how many questions."), table)
+    return (Plot(plots.bars(rows), f"{name} by slice, and of how many questions.", table),)
 
 
 def _main(measures: Mapping[str, float]) -> str | None:
@@ -329,10 +330,11 @@ def _box(box: Box) -> str:
 
 
 def to_markdown(page: Page) -> str:
-    """The same for a pull request; plots are left out."""
+    """The same for a pull request, without plots."""
     parts = [f"# {_plain(page.title)}"]
     for section in page.sections:
-        blocks = [_markdown(block) for block in section.blocks if not isinstance(block, Plot)]
+        shown = [block.table if isinstance(block, Plot) else block for block in section.blocks]
+        blocks = [_markdown(block) for block in shown if block]
         parts += [f"## {_plain(section.title)}", *blocks] if blocks else []
     return "\n\n".join(parts) + "\n"
 

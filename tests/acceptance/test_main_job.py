@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,8 +14,10 @@ from typing import Any
 
 import pytest
 from citadel_client import CitadelClient, Labels, NewDocument, NotFound
+from click.testing import CliRunner
 from pypdf import PdfWriter
 
+from cli.main import citadel
 from tests.acceptance.conftest import ROOT, Stack
 
 SMOKE = ROOT.parent / "shared" / "tools" / "contract_smoke.py"
@@ -81,6 +85,33 @@ def test_the_golden_set_returns_nothing_forbidden(stack: Stack, folder: Path) ->
     report = json.loads(stack.citadel("eval", "run", str(EXAMPLE / "golden.jsonl"), "--k", "1,3,5,10", "--json"))
     assert report["forbidden"]["count"] == 0
     assert report["measures"]["RR@10"] > 0.5  # a search that is broken but lawful does not pass either
+
+
+def commands(page: Path, place: Path) -> list[list[str]]:
+    """The `citadel …` lines of the page's shell blocks, in order; what its blocks write is written to `place`."""
+    found = []
+    for block in re.findall(r"^```sh\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
+        for name, content in re.findall(r"^cat > (\S+) <<'END'\n(.*?)^END$", block, re.DOTALL | re.MULTILINE):
+            (place / name).write_text(content)
+        found += [shlex.split(line)[1:] for line in block.splitlines() if line.startswith("citadel ")]
+    return found
+
+
+def test_every_command_of_the_page_on_evaluating(
+    stack: Stack, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    asked = commands(ROOT / "docs" / "evaluating.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert len(asked) >= 15 and {tuple(each[:2]) for each in asked} >= {
+        ("golden", "check"), ("golden", "import"), ("golden", "export"), ("golden", "list"), ("eval", "run"),
+        ("eval", "list"), ("eval", "compare"), ("eval", "gate"),
+    }  # fmt: skip
+    for command in asked:
+        done = CliRunner().invoke(citadel, command, env=stack.environment, catch_exceptions=False)
+        assert done.exit_code == 0, (command, done.output)
+    for written in ("main.html", "comparison.md", "comparison.html", "gate.xml", "acme-beir/queries.jsonl"):
+        assert (tmp_path / written).stat().st_size > 0
 
 
 def test_a_refresh_embeds_only_what_changed(stack: Stack, folder: Path) -> None:

@@ -46,6 +46,8 @@ MUTATIONS = {
     "CREATE TABLE vectors_9 (embedding halfvec(3)); GRANT SELECT ON vectors_9 TO citadel_app": "vectors_9",
     "ALTER POLICY reader ON jobs USING (tenant_id = (SELECT scope_tenant()) OR kind = 'refresh')": "jobs",
     "ALTER POLICY reader ON tombstones USING (true)": "tombstones",
+    "ALTER TABLE golden_queries DISABLE ROW LEVEL SECURITY": "golden_queries",
+    "ALTER POLICY reader ON eval_passages USING (true)": "eval_passages",
     "GRANT UPDATE ON audit_log TO citadel_app": "audit_log",
     "GRANT SELECT ON audit_heads TO citadel_app": "audit_heads",
     "ALTER POLICY reader ON documents USING (tenant_id = (SELECT scope_tenant()) AND "

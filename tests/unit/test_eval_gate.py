@@ -35,6 +35,8 @@ def test_a_clear_loss_fails_and_neither_a_gain_nor_no_change_does() -> None:
     assert verdict(noise(-0.05)) == [False, True]
     assert verdict(noise(0.05)) == [True, True]
     assert verdict([0.0] * 300) == [True, True]
+    same, _ = gate(values([0.5] * 300), values([0.5] * 300), 0, LIMITS).checks
+    assert same.passed and same.power is None  # no variation tells nothing of what would be caught
 
 
 def test_a_loss_within_what_is_allowed_passes_however_sure_it_is() -> None:
