@@ -142,7 +142,15 @@ def open_answers(settings: Settings, searcher: Searcher) -> Iterator[KeptAnswers
         raise Misconfigured(f"CITADEL_ANSWERS_S lies between 0 and {MAX_ANSWERS_S}, CITADEL_ANSWERS_BYTES above 0")
     places = RedisPlaces(settings.redis_url, settings.answers_bytes, settings.answers_s)
     embedder, bm25 = searcher.embedder, (settings.bm25_k1, settings.bm25_b)
-    engine = (embedder.name, embedder.precision, settings.lexical, bm25, settings.reranker, code_digest())
+    engine = (
+        embedder.name,
+        embedder.precision,
+        settings.lexical,
+        settings.dense,
+        bm25,
+        settings.reranker,
+        code_digest(),
+    )
     try:
         yield KeptAnswers(places, repr(engine))
     finally:

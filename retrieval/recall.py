@@ -33,7 +33,7 @@ from store.pool import Conn
 from store.standing import Standing, standing, stands
 
 SLOW_S = 0.1  # for Redis to give or take a value: as long as ten searches
-RETOLD = ("dense", "lexical", "fuse", "rerank")  # stages that a recalled answer does not go through
+RETOLD = ("look", "dense", "lexical", "fuse", "rerank")  # stages that a recalled answer does not go through
 NONCE = 12  # bytes, of AES-GCM: NIST SP 800-38D
 
 

@@ -32,7 +32,7 @@ class StageThreads:
 
 log = logging.getLogger("citadel.search")
 
-ORDER = ("authorize", "look", "dense", "lexical", "fuse", "read", "rerank", "assemble")  # in which `activity` tells of them
+ORDER = ("authorize", "look", "dense", "lexical", "fuse", "read", "rerank", "assemble")  # of `activity`
 LEG_SHARE = 0.5  # of the search's time, for the legs: the rest is for reading, reranking and assembling
 
 

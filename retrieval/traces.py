@@ -23,7 +23,7 @@ def traces(root: Path, tenant_id: UUID, document_id: UUID, key: bytes, canary: s
     found = []
     for folder in sorted((root / str(tenant_id)).glob("*")):
         try:
-            segments = [part.segment for part in read(folder).replica.parts]
+            segments = [part.segment for part in read(folder, vectors=False).replica.parts]
         except ReplicaUnavailable:
             found.append(f"{folder} (cannot be read)")
             continue

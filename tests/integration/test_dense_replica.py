@@ -219,7 +219,7 @@ def test_a_look_that_takes_too_long_is_cut_and_the_search_goes_on(
     )
     answer = ask(searcher, world, "lamp")
     assert (route(answer), answer.degraded, texts(answer)) == ("exact", (), {"lamp"})
-    assert [stage.detail for stage in answer.activity if stage.stage == "look"] == [{"failed": "store_unavailable"}]
+    assert [stage.detail for stage in answer.activity if stage.stage == "look"] == [{"failed": "statement_timeout"}]
 
 
 def test_a_process_does_not_wait_for_its_replica_to_be_read(world: World, root: Path) -> None:
