@@ -1,6 +1,7 @@
 """What a kept answer rests on, and whether it still stands in another snapshot: exactly, and without a clock.
 
-Triggers note each change of the documents under a label set. A caller sees the notes of its own label sets alone, so
+Triggers note each change of the documents under a label set; what changes answers without touching a document's row
+must note it too, as `store.tokens.fill` does. A caller sees the notes of its own label sets alone, so
 what it does not see neither ends an answer of its own nor is told by one that has ended.
 """
 

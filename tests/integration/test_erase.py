@@ -24,6 +24,7 @@ from retrieval.lexical import RankBm25Index
 from retrieval.search import Searcher, search
 from store import audit, jobs
 from store import erase as erasures
+from store.answers import MAX_VALUE, RedisPlaces
 from store.pool import writing
 from tests.conftest import World
 from tests.integration.conftest import Site
@@ -407,6 +408,19 @@ def run(database_url: str, app_url: str, maintenance_url: str, tmp_path: Path) -
         return done.exit_code, done.stdout
 
     return call
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_what_redis_keeps_of_the_tenants_searches_goes_too(
+    world: World, run: Any, redis_server: Server, monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    places = RedisPlaces(redis_server.url, 64 * MAX_VALUE, 60)
+    monkeypatch.setenv("CITADEL_REDIS_URL", "redis://127.0.0.1:1/0" if away else redis_server.url)
+    monkeypatch.setenv("CITADEL_ANSWERS_BYTES", str(64 * MAX_VALUE))
+    places.put(world.tenant_id, 3, b"sealed")
+    status, _ = run("erase", str(world.add("one", TEXT).document_id))
+    assert status == 0 and places.get(world.tenant_id, 3) == (b"sealed" if away else None)
+    places.clear(world.tenant_id)
 
 
 def test_the_commands(world: World, run: Any, tmp_path: Path) -> None:
