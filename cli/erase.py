@@ -40,8 +40,8 @@ REMAINS = (
     "replicas, one a host: hashes of its words under the tenant's key, and its vectors, until the follower there "
     f"rewrites the files, within {REPLICA_S:.0f} s and the time that takes; for this host's, --verify waits",
     f"API processes that searched before: those hashes and vectors, for at most {MEMORY_S:.0f} s longer; with "
-    f"CITADEL_LEXICAL=rank-bm25 its words, for at most {KEEP_S + SWEEP_S:.0f} s after the last search that began before the erasure, "
-    "and in the process that answered DELETE not at all",
+    f"CITADEL_LEXICAL=rank-bm25 its words, for at most {KEEP_S + SWEEP_S:.0f} s after the last search that began "
+    "before the erasure, and in the process that answered DELETE not at all",
     "memory of Postgres, of the workers and of the operating system, until it is used again",
     "answers kept in Redis: ids and scores of the tenant's searches, sealed, which no search takes up again; emptied "
     "now where Redis answers, else gone within CITADEL_ANSWERS_S, as after a refresh that deletes",
