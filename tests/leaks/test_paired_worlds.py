@@ -14,8 +14,13 @@ from tests.leaks.paired import differences
 
 
 @pytest.fixture(params=["rank-bm25", "fast"])
-def searcher(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Iterator[Searcher]:
+def searcher(
+    request: pytest.FixtureRequest, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Searcher]:
     """What searches the world, by either lexical engine; the fast one's replica changes all the time."""
+    monkeypatch.setattr(
+        "retrieval.legs.LOOK_S", 30.0
+    )  # a busy machine's cut would be told of in one of the two answers
     fast = FollowedAllTheTime(world.store, tmp_path / "lexical") if request.param == "fast" else None
     opened = Searcher(world.store, world.embedder, fast or RankBm25Index(world.store))
     yield opened
