@@ -89,8 +89,9 @@ class Memory:
         return self.ranked
 
     def keep(self, stages: Stages, used: Sequence[FusedCandidate]) -> None:
-        """Keep the part of the ranking that made the answer, unless it went without a stage."""
-        if self.answers is None or self.at is None or self.ranked is not None or stages.degraded():
+        """Keep the part of the ranking that made the answer, unless a stage failed."""
+        failed = stages.degraded() or any("failed" in stage.detail for stage in stages.activity())
+        if self.answers is None or self.at is None or self.ranked is not None or failed:
             return
         told = [(stage.stage, dict(stage.detail)) for stage in stages.activity() if stage.stage in RETOLD]
         assert self.tenant_id is not None

@@ -24,6 +24,7 @@ from embedded.server import Server
 from ingest.erase import erase
 from retrieval.breaker import REST_S
 from retrieval.recall import Asked, KeptAnswers
+from retrieval.rerank import late_interaction
 from retrieval.search import Searcher, search
 from store import access, documents
 from store.answers import MAX_VALUE, RedisPlaces
@@ -52,8 +53,8 @@ def library(world: World) -> World:
 
 @pytest.fixture
 def kept(searcher: Searcher) -> Searcher:
-    """The searcher, which keeps its answers in memory."""
-    return replace(searcher, answers=KeptAnswers(MemoryPlaces(), "test"))
+    """The searcher, which keeps its answers in memory, and leaves none of them without its reranking."""
+    return replace(searcher, rerankers=late_interaction(30), answers=KeptAnswers(MemoryPlaces(), "test"))
 
 
 def ask(searcher: Searcher, world: World, who: str = ANA, query: str = "red lamp", **more: Any) -> SearchAnswer:
@@ -304,7 +305,7 @@ def over_redis(searcher: Searcher, url: str) -> Iterator[tuple[Searcher, RedisPl
     """A searcher that keeps answers there."""
     places = RedisPlaces(url, 64 * MAX_VALUE, 60)
     try:
-        yield replace(searcher, answers=KeptAnswers(places, "test")), places
+        yield replace(searcher, rerankers=late_interaction(30), answers=KeptAnswers(places, "test")), places
     finally:
         places.close()
 
