@@ -114,9 +114,6 @@ def keeps_vectors(settings: Settings) -> bool:
 @contextmanager
 def open_service(settings: Settings) -> Iterator[Service]:
     """What the API needs."""
-    from models.maxsim import compile_maxsim  # numba
-
-    compile_maxsim()
     with open_searcher(settings) as searcher, open_answers(settings, searcher) as answers:
         yield Service(
             searcher.store,

@@ -43,6 +43,11 @@ class LateInteraction:
 
     reads: Literal["text", "code"] = "code"
 
+    def __init__(self) -> None:
+        from models.maxsim import compile_maxsim  # numba takes a second, which is not the first question's
+
+        compile_maxsim()
+
     def score(self, question: Question, passages: Sequence[Proposed]) -> list[float | None]:
         """An estimated mean cosine; None for passages without a code, and for a question without a token."""
         codes = [passage.code for passage in passages if passage.code]
