@@ -82,6 +82,7 @@ class Readers:
     searches: int = 0
     outages: int = 0
     wrong: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)  # what a reader died of
     stopping: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
 
@@ -103,6 +104,9 @@ class Readers:
             except CitadelError:  # Postgres is away: no answer is no wrong answer
                 self.outages += 1
                 time.sleep(0.2)
+            except BaseException as error:
+                self.broken.append(f"reader: {type(error).__name__}: {error}")
+                raise
 
     def _read(self) -> None:
         with reading_tenant(self.store, self.tenant_id) as conn:

@@ -111,6 +111,7 @@ def follow(run: Run) -> Verdict:
     _settle(run, began + size.limit_s)
     time.sleep(0.2)
     readers.stop()
+    run.broken += readers.broken
     run.told |= {"reads": readers.reads, "searches": readers.searches, "reader_outages": readers.outages,
                  "seconds": round(time.monotonic() - began, 1)}  # fmt: skip
     return judge(stack.store, run.ledger, readers, {POISON}, run.files)
