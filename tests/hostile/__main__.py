@@ -34,7 +34,8 @@ def main() -> int:
         if done.total() % 250 == 0:
             print(f"{done.total()} files, {time.monotonic() - started:.0f} s: {dict(done)}", file=sys.stderr)
 
-    endings, died = run.throw(cases, asked.processes, told)
+    thrown = run.throw(cases, asked.processes, told)
+    endings, died = thrown.endings, thrown.died
     kept = _throughput(asked)
     broken = _broken(endings, died, kept)
     if asked.json:
@@ -51,7 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=DATA, help="the folder with `hostile` and `documents`")
     parser.add_argument("--mutated", type=int, default=5000, help="files to damage (5000)")
     parser.add_argument("--seed", type=int, default=1, help="of the damage; the same seed gives the same files (1)")
-    parser.add_argument("--healthy", type=int, default=600, help="healthy files of the throughput measurement (600)")
+    parser.add_argument("--healthy", type=int, default=300, help="healthy files of the throughput measurement (300)")
     parser.add_argument("--processes", type=int, default=run.cores(), help="sandboxes at once (one a processor)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
@@ -91,6 +92,7 @@ def _report(
     return {
         "outcomes": run.tally(endings),
         "slowest": [asdict(ending) for ending in slowest],
+        "crashed": [ending.name for ending in endings if ending.outcome == "parser_crashed"],
         "died": died,
         "throughput": {name: asdict(measured) | {"kept": measured.kept} for name, measured in kept.items()},
         "broken": broken,

@@ -18,10 +18,10 @@ MUTATED = 80
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the real documents are not at {DATA}")
 def test_damaged_documents_end_in_typed_outcomes() -> None:
-    endings, died = run.throw(run.mutated(DATA / "documents", 5, MUTATED), run.cores(), lambda ending: None)
-    counts = Counter(ending.outcome for ending in endings)
-    assert counts.total() == MUTATED and set(counts) <= _TYPED and counts["parsed"] and died == 0
-    assert run.late(endings) == []
+    thrown = run.throw(run.mutated(DATA / "documents", 5, MUTATED), run.cores(), lambda ending: None)
+    counts = Counter(ending.outcome for ending in thrown.endings)
+    assert counts.total() == MUTATED and set(counts) <= _TYPED and counts["parsed"] and thrown.died == 0
+    assert run.late(thrown.endings) == []
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the real documents are not at {DATA}")

@@ -120,3 +120,16 @@ def test_white_text_on_a_dark_ground_is_seen() -> None:
     pdf.cell(0, 8, "Product and price", fill=True)
     document = parse(bytes(pdf.output()), "application/pdf")
     assert document.text == "Product and price" and document.flags == ()
+
+
+def test_the_text_layer_of_a_scan_is_seen() -> None:
+    """As OCR programs write it: unpainted text over the picture of the same words."""
+    pdf = FPDF()
+    pdf.add_page()
+    pdf.set_font("Helvetica", size=11)
+    for number in range(40):  # ink, where the words are
+        pdf.rect(10 + 3 * number, 20, 1.5, 4, style="F")
+    pdf.text_mode = "INVISIBLE"
+    pdf.text(10, 24, "Words that a program read")
+    document = parse(bytes(pdf.output()), "application/pdf")
+    assert document.text == "Words that a program read" and document.flags == ()

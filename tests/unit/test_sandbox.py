@@ -63,7 +63,7 @@ def test_limits_end_a_document_and_nothing_else(
     started = time.monotonic()
     with pytest.raises(ParserLimit, match=message):
         held.parse(content, limits=limits)
-    assert time.monotonic() - started < min(limits.wall_seconds, limits.cpu_seconds) + 2
+    assert time.monotonic() - started < limits.wall_seconds + 2
     assert held.parse(b"echo still here").text == "still here"
     assert held.child_pid == zygote
     assert not [pid for pid in _children(zygote) if alive(pid)]
