@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -298,7 +299,7 @@ def test_metrics_are_the_tenants_own(api: Api, key: dict[str, str]) -> None:
     with writing(api.world.store) as conn:
         other = ensure_tenant(conn, "rival", api.world.profile.id)
         theirs = sources.add(conn, other, "rival-secret-source", "folder", {}, Labels(), None, 0.3, None)
-        sources.succeeded(conn, theirs)
+        sources.succeeded(conn, theirs, datetime.now(UTC), {})
         jobs.add_index(conn, other, uuid4(), 1)
     api.world.submit("d", "text")
     api.http.post("/v1/search", json={"query": "lamp"}, headers=key)
