@@ -77,4 +77,5 @@ class ForeignRows:
             SQLAlchemyError
         ) as error:  # its message holds the statement and its values; the cause, the server's words
             cause = getattr(error, "orig", None) or error
-            raise SourceUnavailable(f"the database: {type(cause).__name__}: {str(cause)[:300]}") from None
+            said = str(cause).replace(self._url.password or "\0", "[secret]")
+            raise SourceUnavailable(f"the database: {type(cause).__name__}: {said[:300]}") from None

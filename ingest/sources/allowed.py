@@ -16,7 +16,7 @@ from core.errors import Invalid
 # What else may be set over the API, by kind; secrets, options and intranet hosts are for the command line.
 SETTABLE: dict[str, frozenset[str]] = {
     "folder": frozenset({"uri_prefix"}),
-    "files": frozenset({"uri_prefix", "max_bytes"}),
+    "files": frozenset({"uri_prefix", "max_bytes", "rules"}),
     "git": frozenset({"branch", "folder", "owners", "owner_labels", "uri_prefix", "max_bytes"}),
     "website": frozenset({"max_pages", "max_bytes", "links", "queries", "delay_s"}),
 }

@@ -30,7 +30,7 @@ class FilesSource:
     def __init__(self, source: Source, memory: Memory) -> None:
         """Asks nothing yet. Raises Invalid."""
         config = checked(source, ["url"], {"options": dict, "secrets": dict, "max_bytes": int, "uri_prefix": str,
-                                           "label_tag": str})  # fmt: skip
+                                           "label_tag": str, "rules": bool})  # fmt: skip
         self._url = check_url(config["url"])
         protocols = [part.partition("://")[0] for part in self._url.split("::")]
         if "://" not in self._url or protocols[-1] in LOCAL and len(protocols) == 1:
@@ -40,7 +40,7 @@ class FilesSource:
         self._max_bytes: int = config.get("max_bytes") or MAX_BYTES
         self._uri_prefix: str = config.get("uri_prefix") or self._url.rstrip("/") + "/"
         self._label_tag: str | None = config.get("label_tag")
-        self._rules = RuleFiles(self._read_rules)
+        self._rules = RuleFiles(self._read_rules if config.get("rules", True) else lambda path: None)
         self._opened: tuple[Any, str] | None = None
 
     def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
