@@ -51,6 +51,12 @@ SOURCE_EXAMPLE: dict[str, Any] = {
     "schedule": "*/15 * * * *",
     "max_deleted_share": 0.3,
     "last_success_at": WHEN,
+    "timezone": "UTC",
+    "jitter_s": 0,
+    "next_due_at": WHEN,
+    "content_as_of": WHEN,
+    "permissions_as_of": WHEN,
+    "lag_s": 0.0,
 }
 SEARCH_EXAMPLE: dict[str, Any] = {
     "request_id": JOB,
@@ -175,6 +181,12 @@ class SourceOut(BaseModel):
     schedule: str | None
     max_deleted_share: float
     last_success_at: datetime | None
+    timezone: str
+    jitter_s: int
+    next_due_at: datetime | None
+    content_as_of: datetime | None
+    permissions_as_of: datetime | None
+    lag_s: float
 
     model_config = _example(SOURCE_EXAMPLE)
 
@@ -355,7 +367,9 @@ def source_out(source: Source) -> SourceOut:
     return SourceOut(
         source_id=source.id, name=source.name, kind=source.kind, config=source.config,
         labels=labels_out(source.labels), schedule=source.schedule, max_deleted_share=source.max_deleted_share,
-        last_success_at=source.last_success_at,
+        last_success_at=source.last_success_at, timezone=source.timezone, jitter_s=source.jitter_s,
+        next_due_at=source.next_due_at, content_as_of=source.content_as_of, permissions_as_of=source.permissions_as_of,
+        lag_s=source.lag_s,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from api.service import Service
 from core.errors import BrokerUnavailable
-from core.records import Principal
+from core.records import Principal, Source
 from store import access, jobs, sources
 from store.pool import reading_tenant
 
@@ -52,8 +52,16 @@ class TenantMetrics:
                             registry=registry)  # fmt: skip
         self._lag = Gauge("citadel_lexical_lag_seconds", "Age of the first change that the lexical replica lacks",
                           registry=registry)  # fmt: skip
-        self._success = Gauge("citadel_source_last_success_timestamp_seconds", "Last complete refresh", ["source"],
-                              registry=registry)  # fmt: skip
+        gauges = {
+            "last_success": "Last complete refresh",
+            "next_refresh": "Next scheduled refresh",
+            "content_as_of": "What the source held then is held here",
+            "permissions_as_of": "Who may see it there then, may see it here",
+        }
+        self._sources = {name: Gauge(f"citadel_source_{name}_timestamp_seconds", told, ["source"], registry=registry)
+                         for name, told in gauges.items()}  # fmt: skip
+        self._behind = Gauge("citadel_source_lag_seconds", "Age of the first due refresh that is not done", ["source"],
+                             registry=registry)  # fmt: skip
 
     @contextmanager
     def searching(self, mode: str) -> Iterator[None]:
@@ -74,17 +82,29 @@ class TenantMetrics:
             if within is not None:
                 access.enter_scope(conn, within, service.store.scopes)
             self._jobs.clear()
-            self._success.clear()
             for kind, state, count in jobs.counts(conn, in_scope=limited):
                 self._jobs.labels(kind, state).set(count)
             self._oldest.set(jobs.oldest_open_s(conn, in_scope=limited))
             # any change of the tenant counts: not for whoever sees a part of it
             lag = float("nan") if limited else service.searcher.lexical.lag_s(conn, self._tenant_id)
             self._lag.set(lag)
-            for name, at in sources.last_successes(conn):
-                self._success.labels(name).set(at)
+            self._tell(sources.all_of(conn, self._tenant_id))
         try:
             self._queue.set(service.broker.queue_length())
         except BrokerUnavailable:
             self._queue.set(float("nan"))
         return generate_latest(self._registry)
+
+    def _tell(self, found: list[Source]) -> None:
+        """How fresh each source's documents are; those that are pushed to have no such figures."""
+        self._behind.clear()
+        for gauge in self._sources.values():
+            gauge.clear()
+        for source in found:
+            if source.kind != "api":
+                self._behind.labels(source.name).set(source.lag_s)
+            times = {"last_success": source.last_success_at, "next_refresh": source.next_due_at,
+                     "content_as_of": source.content_as_of, "permissions_as_of": source.permissions_as_of}  # fmt: skip
+            for name, at in times.items():
+                if at is not None:
+                    self._sources[name].labels(source.name).set(at.timestamp())

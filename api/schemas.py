@@ -155,11 +155,18 @@ class SourceIn(Body):
     """A source to refresh."""
 
     name: Text = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")
-    kind: Literal["folder"] = "folder"
-    path: Text = Field(min_length=1, max_length=4096, description="A folder on the workers' machine.")
+    kind: Literal["folder", "files", "git", "website"] = "folder"
+    path: Text | None = Field(default=None, min_length=1, max_length=4096,
+                              description="Of a folder: where it lies on the workers' machine.")  # fmt: skip
+    url: Text | None = Field(default=None, min_length=1, max_length=4096, description="Of the other kinds.")
     uri_prefix: Text | None = Field(default=None, max_length=2048, description="What a citation's uri starts with.")
+    settings: Annotated[dict[str, Any], AfterValidator(_storable_json)] = Field(
+        default={}, description="What else the kind knows: see docs/sources.md."
+    )
     labels: LabelsIn = Field(default=LabelsIn(), description="For files that no rule covers.")
-    schedule: Text | None = Field(default=None, max_length=200, description="Cron, in UTC.")
+    schedule: Text | None = Field(default=None, max_length=200, description="Cron.")
+    timezone: Text = Field(default="UTC", max_length=64, description="Whose clock the schedule is read by.")
+    jitter_s: int = Field(default=0, ge=0, le=86400, description="Each time up to so many seconds later.")
     max_deleted_share: float = Field(default=0.3, ge=0, le=1)
 
     model_config = ConfigDict(
@@ -172,5 +179,7 @@ class RefreshIn(Body):
     """How to refresh."""
 
     allow_mass_delete: bool = False
+    permissions_only: bool = False
+    allow_missing_rules: bool = False
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"allow_mass_delete": False}]})

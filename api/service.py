@@ -50,5 +50,6 @@ class Service:
     max_body_bytes: int
     source_roots: tuple[Path, ...] = ()  # below which an operator may add folder sources
     room: Room = field(default_factory=Room)  # for more submissions
+    source_urls: tuple[str, ...] = ()  # and others
     jwks: JwksCache = field(default_factory=JwksCache)
     uses: Uses = field(default_factory=Uses)

@@ -2,19 +2,18 @@
 
 import sys
 import time
-from pathlib import Path
 from uuid import UUID
 
 import click
 
 from cli.jobs import operator
 from cli.options import as_json, pass_settings, plain, show, table
+from cli.source_add import add
 from cli.stack import opened_store, tenant_of
 from core.config import Settings
 from core.errors import Permanent
-from core.labels import make_labels
 from core.records import Job, Source
-from ingest.schedule import add_folder, pause, request_refresh, resume
+from ingest.schedule import pause, request_refresh, resume
 from store import jobs, operations, sources
 from store.operations import Choice
 from store.pool import Store, reading_tenant, writing
@@ -27,29 +26,7 @@ def sources_group() -> None:
     """Add and list sources."""
 
 
-@sources_group.command("add", epilog="Example: citadel sources add acme examples/acme/files --schedule '*/15 * * * *'")
-@click.argument("name")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--schedule", help="Cron, in UTC. Without: refreshed on request only.")
-@click.option("--allow", multiple=True, help="Allow label for files that no rule covers; repeat. Without: nobody.")
-@click.option("--deny", multiple=True, help="Deny label for files that no rule covers; repeat.")
-@click.option("--classification", default="internal", show_default=True)
-@click.option("--max-deleted-share", type=click.FloatRange(0, 1), default=0.3, show_default=True,
-              help="A refresh that would delete more of the source stops and waits.")  # fmt: skip
-@click.option("--uri-prefix", help="What a citation's uri starts with. Default: the folder's file URL.")
-@as_json
-@pass_settings
-def add(
-    settings: Settings, name: str, folder: Path, schedule: str | None, allow: tuple[str, ...], deny: tuple[str, ...],
-    classification: str, max_deleted_share: float, uri_prefix: str | None, as_json: bool,
-) -> None:  # fmt: skip
-    """Add FOLDER as a source; its `.citadel.yaml` says who may see what."""
-    config = {"path": str(folder.resolve())} | ({"uri_prefix": uri_prefix} if uri_prefix else {})
-    labels = make_labels(allow, deny, classification)
-    with opened_store(settings) as store:
-        tenant_id = tenant_of(store, settings)
-        source = add_folder(store, tenant_id, name, config, labels, schedule, max_deleted_share, by=operator())
-    show(source, as_json, f"added; next: citadel refresh {name} --wait")
+sources_group.add_command(add)
 
 
 @sources_group.command("list")
@@ -61,12 +38,21 @@ def list_sources(settings: Settings, as_json: bool) -> None:
         tenant_id = tenant_of(store, settings)
         with reading_tenant(store, tenant_id) as conn:
             found = sources.all_of(conn, tenant_id)
-    rows = [
-        {"name": s.name, "kind": s.kind, "schedule": s.schedule, "last success": s.last_success_at,
-         "paused": s.paused_at}
-        for s in found
-    ]  # fmt: skip
-    show(found, as_json, table(rows))
+    show(found, as_json, table([_row(source) for source in found]))
+
+
+def _row(source: Source) -> dict[str, object]:
+    zone = "" if source.timezone == "UTC" else f" {source.timezone}"
+    times = {"next refresh": source.next_due_at, "last success": source.last_success_at,
+             "content as of": source.content_as_of, "permissions as of": source.permissions_as_of}  # fmt: skip
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "schedule": source.schedule and source.schedule + zone,
+        **{name: at and f"{at:%Y-%m-%d %H:%M:%S}" for name, at in times.items()},
+        "paused": source.paused_at and f"{source.paused_at:%Y-%m-%d %H:%M:%S}",
+        "lag": f"{source.lag_s:.0f} s" if source.lag_s else "",
+    }
 
 
 @sources_group.command("pause", epilog="Example: citadel sources pause handbook")
@@ -91,19 +77,25 @@ def resume_source(settings: Settings, name: str, as_json: bool) -> None:
     show(source, as_json, "resumed")
 
 
-@click.command("refresh", epilog="Example: citadel refresh acme --wait")
+@click.command("refresh", epilog="Examples: citadel refresh acme --wait; citadel sources refresh acme --permissions")
 @click.argument("name")
 @click.option("--wait", is_flag=True, help="Until the refresh and the indexing that follows are at their end.")
+@click.option("--permissions", is_flag=True, help="Who may see what, alone: nothing is fetched, added or deleted.")
 @click.option("--allow-mass-delete", is_flag=True, help="Delete what is gone, however much.")
+@click.option("--allow-missing-rules", is_flag=True, help="Go on without the .citadel.yaml that was there before.")
 @as_json
 @pass_settings
-def refresh_command(settings: Settings, name: str, wait: bool, allow_mass_delete: bool, as_json: bool) -> None:
+def refresh_command(
+    settings: Settings, name: str, wait: bool, permissions: bool, allow_mass_delete: bool, allow_missing_rules: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Refresh a source now. With --wait the exit status is 1 when a document that it brought in was not indexed."""
     with opened_store(settings) as store:
         tenant_id = tenant_of(store, settings)
         with reading_tenant(store, tenant_id) as conn:
             source = sources.named(conn, tenant_id, name)
-        job_id = request_refresh(store, tenant_id, source.id, allow_mass_delete=allow_mass_delete, by=operator())
+        job_id = request_refresh(store, tenant_id, source.id, allow_mass_delete=allow_mass_delete, by=operator(),
+                                 permissions_only=permissions, allow_missing_rules=allow_missing_rules)  # fmt: skip
         if not wait:
             show({"job_id": str(job_id)}, as_json, f"accepted: citadel jobs show {job_id}")
             return
@@ -125,6 +117,9 @@ def not_indexed(store: Store, tenant_id: UUID, source: Source, refresh: Job) -> 
         choice = Choice(kind="index", source_id=source.id)
         found = operations.chosen(conn, tenant_id, choice, ("failed", "quarantined", "cancelled"))
     return [job for job in found if job.created_at >= refresh.created_at]
+
+
+sources_group.add_command(refresh_command)
 
 
 def wait_for_job(store: Store, tenant_id: UUID, job_id: UUID) -> Job:

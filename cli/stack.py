@@ -123,6 +123,7 @@ def open_service(settings: Settings) -> Iterator[Service]:
             settings.max_body_bytes,
             tuple(Path(root) for root in settings.source_roots.split(os.pathsep) if root),
             Room(settings.max_backlog),
+            tuple(settings.source_urls.split()),
         )
 
 

@@ -5,6 +5,7 @@ A setting comes from its `CITADEL_…` variable, else from the embedded stack th
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -26,6 +27,7 @@ class Settings:
     maintenance_password: str = ""
     redis_url: str = ""
     source_roots: str = ""  # folders, `:` between, below which the API may add folder sources; empty: none
+    source_urls: str = ""  # URLs, blanks between, below which the API may add others; empty: none
     blob_url: str = ""  # an fsspec URL; default: a folder under the state folder
     api_url: str = "http://127.0.0.1:8000"
     host: str = "127.0.0.1"
@@ -81,6 +83,25 @@ def load_settings(environ: Mapping[str, str], *, running_stack: bool = True) -> 
         if raw and field.name != "state":
             values[field.name] = _typed(field.name, raw, type(field.default))
     return Settings(**values)  # type: ignore[arg-type]
+
+
+def secret(reference: str) -> str:
+    """What `env:NAME` or `file:/path` stands for; never empty, and without a line's end. Raises Misconfigured."""
+    kind, _, name = reference.partition(":")
+    if kind == "env" and name:
+        value = os.environ.get(name, "")
+    elif kind == "file" and name.startswith("/"):
+        try:
+            value = Path(name).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Misconfigured(
+                f"the secret in {name} cannot be read by this process: {type(error).__name__}"
+            ) from None
+    else:
+        raise Misconfigured("a secret is given by reference: env:NAME of the workers' environment, or file:/path")
+    if not value:
+        raise Misconfigured(f"{reference} holds no secret: set it where the workers run")
+    return value
 
 
 def read_runtime(state: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ CitadelError
 │   ├── BrokerUnavailable     Redis did not answer
 │   ├── BlobUnavailable       the blob store did not answer
 │   ├── ReplicaUnavailable    this host's lexical index is missing, damaged or too far behind
+│   ├── SourceUnavailable     where documents come from did not answer
 │   ├── KeysUnavailable       an identity provider's keys could not be fetched
 │   ├── LeaseLost             another worker holds the job now
 │   ├── NotYetIndexed         the requested change-log position is not visible yet
@@ -74,6 +75,12 @@ class ReplicaUnavailable(Retryable):
     """This host's lexical index is missing, damaged or too far behind; its follower makes it anew."""
 
     code = "replica_unavailable"
+
+
+class SourceUnavailable(Retryable):
+    """Where documents come from did not answer, or not as it should."""
+
+    code = "source_unavailable"
 
 
 class KeysUnavailable(Retryable):

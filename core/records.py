@@ -318,13 +318,19 @@ class Source:
     id: UUID
     tenant_id: UUID
     name: str
-    kind: str  # folder | api
-    config: dict[str, Any]  # folder: {"path": …}
+    kind: str  # api | folder | files | git | website | mail | sql | reader
+    config: dict[str, Any]  # of its kind, as ingest.sources.config checks it; secrets by reference only
     labels: Labels  # default for what carries none
-    schedule: str | None  # cron, UTC
+    schedule: str | None  # cron
     max_deleted_share: float  # of the source's documents, in one refresh
-    last_success_at: datetime | None
+    last_success_at: datetime | None  # the end of the last complete refresh
     paused_at: datetime | None = None  # since when it is not refreshed; None: it is
+    timezone: str = "UTC"  # whose clock the schedule is read by
+    jitter_s: int = 0  # a scheduled refresh is up to so many seconds late, so that sources do not start together
+    next_due_at: datetime | None = None
+    content_as_of: datetime | None = None  # what the source held then is what is held here
+    permissions_as_of: datetime | None = None  # the same, of who may see it
+    lag_s: float = 0.0  # age of the first due refresh that is not done
 
 
 # --- retrieval ------------------------------------------------------------------------------------------------------

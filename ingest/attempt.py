@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import UUID
 
 from core.errors import (
@@ -13,11 +15,13 @@ from core.errors import (
     StatementTimeout,
     StoreUnavailable,
 )
-from core.records import Lease
-from ingest.folder import open_source
+from core.records import Lease, Source
 from ingest.pipeline import Pipeline, heartbeat, index_version
-from ingest.refresh import refresh
+from ingest.refresh import RefreshReport, refresh
 from ingest.room import Room
+from ingest.sources.memory import memory_of
+from ingest.sources.open import open_source
+from ingest.sources.rule_files import STATE as RULE_FILES
 from store import audit, jobs, sources
 from store.pool import Conn, writing
 
@@ -84,15 +88,24 @@ def _refresh(pipeline: Pipeline, lease: Lease) -> None:
     room = Room(pipeline.max_backlog)
     room.check(pipeline.store, job.tenant_id, RESUME_SHARE)
     with heartbeat(pipeline, lease):
-        report = refresh(
-            pipeline.store, pipeline.blobs, source, open_source(source),
-            allow_mass_delete=bool(job.detail.get("allow_mass_delete")), hold=lambda conn: jobs.hold(conn, lease),
-            progress=lambda done, total: room.check(pipeline.store, job.tenant_id),
-        )  # fmt: skip
+        report = _read_source(pipeline, lease, source, room)
     with writing(pipeline.store) as conn:
         jobs.finish(conn, lease, None, {"counts": report.counts, "problems": list(report.problems[:MAX_PROBLEMS])})
         audit.add(conn, job.tenant_id, "refresh", actor="service:worker", resource=f"source:{source.name}",
                   detail=report.counts)  # fmt: skip
+
+
+def _read_source(pipeline: Pipeline, lease: Lease, source: Source, room: Room) -> RefreshReport:
+    asked = lease.job.detail
+    forget = (RULE_FILES,) if asked.get("allow_missing_rules") else ()
+    memory = memory_of(pipeline.store, pipeline.blobs, source.id, forget=forget)
+    with TemporaryDirectory(prefix="citadel-source-") as scratch:
+        return refresh(
+            pipeline.store, pipeline.blobs, source, open_source(source, memory, Path(scratch)), run=lease.job.id,
+            permissions_only=bool(asked.get("permissions_only")),
+            allow_mass_delete=bool(asked.get("allow_mass_delete")), hold=lambda conn: jobs.hold(conn, lease),
+            progress=lambda done: room.check(pipeline.store, source.tenant_id),
+        )  # fmt: skip
 
 
 def _put_back(pipeline: Pipeline, lease: Lease, code: str, reason: str) -> None:

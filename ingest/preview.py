@@ -6,8 +6,8 @@ from uuid import UUID
 
 from core.errors import InvalidRules
 from core.records import Labels, Source
-from ingest.folder import labels_within
 from ingest.rules import Rules
+from ingest.sources.front_matter import labels_within
 from store import sources
 from store.pool import Conn
 

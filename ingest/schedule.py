@@ -1,19 +1,18 @@
-"""Sources and their refresh times. Cron expressions are read in UTC."""
+"""Sources and their refresh times: cron, by the clock of a time zone, each source a little late in its own way."""
 
+import hashlib
 import logging
-import os
-import re
-from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from croniter import croniter
+from cronsim import CronSim, CronSimError
 
 from core.errors import Conflict, Invalid
 from core.records import Labels, Source
+from ingest.sources.open import open_source
 from store import audit, jobs, sources
 from store.audit import Actor
 from store.pool import Store, writing
@@ -21,8 +20,56 @@ from store.sources import DueSource
 
 log = logging.getLogger("citadel.schedule")
 
-ALIASES = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
-_RANDOM = re.compile("(?<![A-Za-z])[Rr](?![A-Za-z])")  # croniter's random times differ at each look
+MAX_SCHEDULE = 200  # characters
+ALIASES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """When a source is to be refreshed by itself."""
+
+    schedule: str  # cron
+    timezone: str = "UTC"
+    jitter_s: int = 0  # each time up to so many seconds later
+
+
+def add_source(
+    store: Store,
+    tenant_id: UUID,
+    name: str,
+    kind: str,
+    config: dict[str, Any],
+    labels: Labels,
+    plan: Plan | None,
+    max_deleted_share: float,
+    *,
+    by: Actor | None = None,
+) -> Source:
+    """Add a source; with a plan it is due at once.
+
+    Raises Invalid for a schedule that is not cron, and for a configuration that is not its kind's.
+    """
+    now = datetime.now(UTC)
+    if plan is not None:
+        next_due(plan, now)
+    open_source(Source(uuid4(), tenant_id, name, kind, config, labels, None, max_deleted_share, None))
+    timing, schedule = plan or Plan(""), plan.schedule if plan else None
+    with writing(store) as conn:
+        source_id = sources.add(conn, tenant_id, name, kind, config, labels, schedule, max_deleted_share,
+                                now if plan else None, timing.timezone, timing.jitter_s)  # fmt: skip
+        source = sources.by_id(conn, tenant_id, source_id)
+        if by is not None:
+            detail = {"added": kind, "schedule": schedule, "labels": asdict(labels)}
+            audit.add(conn, tenant_id, "source.change", **asdict(by), resource=f"source:{name}", detail=detail)
+        return source
 
 
 def add_folder(
@@ -36,37 +83,15 @@ def add_folder(
     *,
     by: Actor | None = None,
 ) -> Source:
-    """Add a folder source; with a schedule it is due at once. Raises Invalid for a schedule that is not cron."""
-    now = datetime.now(UTC)
-    if schedule is not None:
-        next_due(schedule, now)
-    with writing(store) as conn:
-        source_id = sources.add(conn, tenant_id, name, "folder", config, labels, schedule, max_deleted_share,
-                                now if schedule else None)  # fmt: skip
-        source = sources.by_id(conn, tenant_id, source_id)
-        if by is not None:
-            detail = {"added": source.kind, "schedule": schedule, "labels": asdict(labels)}
-            audit.add(conn, tenant_id, "source.change", **asdict(by), resource=f"source:{name}", detail=detail)
-        return source
-
-
-def check_root(path: str, roots: Sequence[Path]) -> None:
-    """Raises Invalid unless the folder lies below one of the roots.
-
-    The workers read a source with their own rights, the blobs of every tenant among what they may read: somebody who
-    only has an operator's key of one tenant must not point them anywhere.
-    """
-    place = Path(os.path.normpath(path))
-    if not place.is_absolute() or not any(place.is_relative_to(os.path.normpath(root)) for root in roots):
-        raise Invalid(
-            f"the folder {path[:200]!r} is not below a source root of this installation: whoever runs it names those "
-            "in CITADEL_SOURCE_ROOTS, or adds the source with `citadel sources add`"
-        )
+    """Add a folder, its schedule in UTC. Raises Invalid for a schedule that is not cron."""
+    plan = Plan(schedule) if schedule is not None else None
+    return add_source(store, tenant_id, name, "folder", config, labels, plan, max_deleted_share, by=by)
 
 
 def request_refresh(
-    store: Store, tenant_id: UUID, source_id: UUID, *, allow_mass_delete: bool = False, by: Actor | None = None
-) -> UUID:
+    store: Store, tenant_id: UUID, source_id: UUID, *, allow_mass_delete: bool = False, permissions_only: bool = False,
+    allow_missing_rules: bool = False, by: Actor | None = None,
+) -> UUID:  # fmt: skip
     """A refresh job for now.
 
     Raises NotFound, Invalid for a source that documents are pushed to, Conflict for a paused one.
@@ -77,7 +102,8 @@ def request_refresh(
             raise Invalid(f"source {source.name!r} takes pushed documents: there is nothing to refresh")
         if source.paused_at is not None:
             raise Conflict(f"source {source.name!r} is paused: citadel sources resume {source.name}")
-        detail = {"allow_mass_delete": allow_mass_delete}
+        asked = {"permissions_only": permissions_only, "allow_missing_rules": allow_missing_rules}
+        detail = {"allow_mass_delete": allow_mass_delete} | {key: True for key, on in asked.items() if on}
         job_id = jobs.add_refresh(conn, tenant_id, source_id, datetime.now(UTC), detail)
         assert job_id is not None, "two requests do not share a microsecond"
         if by is not None:
@@ -119,24 +145,45 @@ def schedule_due(store: Store) -> int:
     return added
 
 
-def next_due(schedule: str, after: datetime) -> datetime:
-    """The schedule's next time. Raises Invalid unless it is a cron expression of five fields, or `@daily` and its like.
+def next_due(plan: Plan, after: datetime, source_id: UUID | None = None) -> datetime:
+    """The plan's next time, in UTC, and for a source so much later as is its own share of the jitter.
 
-    Of five: a sixth is the year to some and the seconds to others.
+    A time that the clock of the zone leaves out is the first one after, and one that it has twice is the first: as cron
+    has it, expressions that name no hour go on through both. Raises Invalid unless the schedule is a cron expression of
+    five fields (a sixth is the year to some and the seconds to others), or `@daily` and its like, and the zone known.
     """
     try:
-        if len(schedule.split()) != 5 and schedule not in ALIASES or _RANDOM.search(schedule):
-            raise ValueError("five fields")
-        following: datetime = croniter(schedule, after).get_next(datetime)
-    except ValueError as error:  # croniter's own errors are of this kind
-        shown = schedule[:80]
-        raise Invalid(f"{shown!r} is not a cron expression such as `*/15 * * * *`, or its time never comes") from error
-    return following
+        fields = ALIASES.get(plan.schedule, plan.schedule)
+        if len(fields.split()) != 5 or len(fields) > MAX_SCHEDULE:
+            raise CronSimError("five fields")
+        following: datetime = next(CronSim(fields, after.astimezone(_zone(plan.timezone)))).astimezone(UTC)
+    except (CronSimError, StopIteration) as error:
+        raise Invalid(
+            f"{plan.schedule[:80]!r} is not a cron expression such as `*/15 * * * *`, or its time never comes"
+        ) from error
+    return following + _late(plan, following, source_id)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise Invalid(f"{name[:80]!r} is no time zone: write one such as Europe/Berlin") from error
+
+
+def _late(plan: Plan, at: datetime, source_id: UUID | None) -> timedelta:
+    """The same for every scheduler, and another for each source and time."""
+    if source_id is None or not plan.jitter_s:
+        return timedelta()
+    digest = hashlib.sha256(f"{source_id} {at.isoformat()}".encode()).digest()
+    return timedelta(seconds=int.from_bytes(digest[:8], "big") % (plan.jitter_s + 1))
 
 
 def _following(due: DueSource) -> datetime | None:
+    plan = Plan(due.schedule, due.timezone, due.jitter_s)
+    after = max(datetime.now(UTC), due.next_due_at)
     try:
-        return next_due(due.schedule, datetime.now(UTC))
+        return next_due(plan, after, due.id)
     except Invalid as error:  # this source alone: the others' times go on
         log.error("source %s is not scheduled any more: %s", due.id, error)
         return None

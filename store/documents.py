@@ -147,6 +147,24 @@ def change_labels(conn: Conn, tenant_id: UUID, document_id: UUID, labels: Labels
     return _relabel(conn, tenant_id, document, access.intern_labels(conn, tenant_id, labels))
 
 
+def relabel(conn: Conn, tenant_id: UUID, document_id: UUID, labels: Labels) -> bool:
+    """Labels that the source gives anew, of content that stays; whether they are others than before.
+
+    While a version is under way they hold as those of a submission do: no wider than before until it is indexed.
+    Raises NotFound, InvalidLabel.
+    """
+    document = _lock(conn, tenant_id, document_id)
+    wanted = access.intern_labels(conn, tenant_id, labels)
+    latest = conn.execute(LATEST, (document.id, document.latest_version)).fetchone()
+    if latest is not None and latest[0] == wanted == document.label_set_id:
+        return False
+    if latest is not None and latest[1] == "pending":
+        _relabel_pending(conn, tenant_id, document, wanted)
+    else:
+        _relabel(conn, tenant_id, document, wanted)
+    return True
+
+
 def narrow_labels(conn: Conn, tenant_id: UUID, document_id: UUID, labels: Labels) -> None:
     """Close the document to all but whom both its own labels and these admit. A document that is gone is fine."""
     row = conn.execute(LOCK, (tenant_id, document_id)).fetchone()

@@ -36,6 +36,11 @@ SCRUB_JUDGEMENTS = """
     WHERE tenant_id = %(tenant)s AND (line -> 'forbidden' ? %(name)s
         OR line -> 'relevant' @> jsonb_build_array(jsonb_build_object('document', %(name)s::text)))
 """
+SCRUB_LISTED = "DELETE FROM listed WHERE source_id = %(source)s AND external_id = %(name)s"
+SCRUB_LISTING = """
+    UPDATE listings SET problems = ARRAY(SELECT p FROM unnest(problems) p WHERE NOT starts_with(p, %(name)s || ': '))
+    WHERE source_id = %(source)s AND EXISTS (SELECT FROM unnest(problems) p WHERE starts_with(p, %(name)s || ': '))
+"""
 LOCK = "SELECT latest_version FROM documents WHERE tenant_id = %s AND id = %s FOR UPDATE"
 BLOBS = "SELECT DISTINCT blob_key FROM versions WHERE document_id = %s ORDER BY 1"
 DELETE_VECTORS = "DELETE FROM {} WHERE document_id = %s"
@@ -122,7 +127,8 @@ def take_away(
     """
     names = conn.execute(NAMES, (tenant_id, document_id)).fetchone()
     if names is not None:
-        conn.execute(SCRUB_REPORTS, {"source": names[0], "name": names[1]})
+        for statement in (SCRUB_REPORTS, SCRUB_LISTED, SCRUB_LISTING):
+            conn.execute(statement, {"source": names[0], "name": names[1]})
         conn.execute(SCRUB_JUDGEMENTS, {"tenant": tenant_id, "name": names[1]})
     row = conn.execute(LOCK, (tenant_id, document_id)).fetchone()
     if row is None or names is None:

@@ -266,15 +266,20 @@ CREATE TABLE sources (
     id                uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     tenant_id         uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
     name              text NOT NULL,
-    kind              text NOT NULL CHECK (kind IN ('api', 'folder')),
+    kind              text NOT NULL CHECK (kind IN ('api', 'folder', 'files', 'git', 'website', 'mail', 'sql', 'reader')),
     config            jsonb NOT NULL DEFAULT '{}',
     label_set_id      int NOT NULL REFERENCES label_sets,   -- for what carries no label of its own
-    schedule          text,                                 -- cron, UTC; null: on request only
+    schedule          text,                                 -- cron; null: on request only
     max_deleted_share real NOT NULL DEFAULT 0.3 CHECK (max_deleted_share BETWEEN 0 AND 1),
     next_due_at       timestamptz,
     last_success_at   timestamptz,
     created_at        timestamptz NOT NULL DEFAULT now(),
     paused_at         timestamptz,                          -- since when it is not refreshed; null: it is
+    timezone          text NOT NULL DEFAULT 'UTC',          -- whose clock the schedule is read by
+    jitter_s          int NOT NULL DEFAULT 0 CHECK (jitter_s BETWEEN 0 AND 86400), -- up to so much later
+    state             jsonb NOT NULL DEFAULT '{}',          -- what its reader keeps for the next refresh
+    content_as_of     timestamptz,                          -- when the listing of the last complete refresh began
+    permissions_as_of timestamptz,                          -- the same, of labels alone or with the content
     UNIQUE (tenant_id, name)
 );
 
@@ -292,6 +297,7 @@ CREATE TABLE documents (
     fingerprint     text,                                   -- the source's own cheap sign of change
     created_at      timestamptz NOT NULL DEFAULT now(),
     updated_at      timestamptz NOT NULL DEFAULT now(),
+    permissions     text,                                   -- digest of the labels that the source last gave
     UNIQUE (source_id, external_id)
 );
 CREATE INDEX ON documents (tenant_id, created_at, id);
@@ -732,6 +738,36 @@ CALL protect('eval_stages', 'tenant_id = (SELECT scope_tenant())');
 GRANT SELECT, INSERT, UPDATE, DELETE ON golden_sets, golden_queries, eval_runs, eval_answers, eval_passages, eval_stages
     TO citadel_maintenance;
 ALTER TABLE golden_queries ALTER line SET STATISTICS 0; -- quotes: no samples that outlive an erasure
+-- Refreshing sources ------------------------------------------------------------------------------------------------
+
+-- A refresh writes down what its source lists before it acts on any of it, so that it knows what is missing, holds a
+-- batch in memory and not the listing, and goes on where a worker that died had come to.
+CREATE TABLE listings (
+    source_id uuid PRIMARY KEY REFERENCES sources ON DELETE CASCADE,
+    tenant_id uuid NOT NULL,
+    run       uuid NOT NULL,                       -- the refresh job: another one begins anew
+    began_at  timestamptz NOT NULL DEFAULT now(),
+    cursor    text,                                -- the source's own: how far the listing is
+    ended     boolean NOT NULL DEFAULT false,      -- there is no more to list
+    complete  boolean NOT NULL DEFAULT false,      -- and that is all there is: what is missing may be deleted
+    state     jsonb NOT NULL DEFAULT '{}',         -- for sources.state, once all is done
+    done_to   text,                                -- items up to this one, in their order, are done
+    counts    jsonb NOT NULL DEFAULT '{}',
+    problems  text[] NOT NULL DEFAULT '{}'
+);
+CREATE TABLE listed (
+    source_id   uuid NOT NULL REFERENCES listings ON DELETE CASCADE,
+    tenant_id   uuid NOT NULL,
+    external_id text COLLATE "C" NOT NULL,
+    fingerprint text,                              -- null: only its bytes tell whether it changed
+    note        text NOT NULL,                     -- the source's own, for fetching it and for its permissions
+    PRIMARY KEY (source_id, external_id)
+);
+ALTER TABLE listed ALTER external_id SET STATISTICS 0, ALTER note SET STATISTICS 0;
+ALTER TABLE listings ALTER problems SET STATISTICS 0;
+CALL protect('listings', 'tenant_id = (SELECT scope_tenant())');
+CALL protect('listed', 'tenant_id = (SELECT scope_tenant())');
+GRANT SELECT, INSERT, UPDATE, DELETE ON listings, listed TO citadel_maintenance;
 
 -- Profiles' tables --------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Sources: where documents come from, what was last seen of them, and when to look again."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,38 +20,55 @@ ENSURE = """
     ON CONFLICT (tenant_id, name) DO NOTHING
 """
 ADD = """
-    INSERT INTO sources (tenant_id, name, kind, config, label_set_id, schedule, max_deleted_share, next_due_at)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
+    INSERT INTO sources (tenant_id, name, kind, config, label_set_id, schedule, max_deleted_share, next_due_at,
+                         timezone, jitter_s)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
 """
 READ = """
     SELECT s.id, s.tenant_id, s.name, s.kind, s.config, l.allow, l.deny, l.classification, s.schedule,
-           s.max_deleted_share, s.last_success_at, s.paused_at
+           s.max_deleted_share, s.last_success_at, s.paused_at, s.timezone, s.jitter_s, s.next_due_at,
+           s.content_as_of, s.permissions_as_of, coalesce(extract(epoch FROM now() - least(
+               CASE WHEN s.next_due_at < now() THEN s.next_due_at END,
+               (SELECT min(j.due_at) FROM jobs j WHERE j.source_id = s.id AND j.kind = 'refresh'
+                AND j.detail->>'permissions_only' IS DISTINCT FROM 'true'
+                AND j.due_at > coalesce(s.content_as_of, '-infinity')))), 0)::float8 AS lag_s
     FROM sources s JOIN label_sets l ON l.id = s.label_set_id
 """
 BY_NAME = READ + " WHERE s.tenant_id = %s AND s.name = %s"
 BY_ID = READ + " WHERE s.tenant_id = %s AND s.id = %s"
 ALL = READ + " WHERE s.tenant_id = %s ORDER BY s.name"
 DUE = """
-    SELECT id, tenant_id, schedule, next_due_at FROM sources WHERE next_due_at <= now() AND paused_at IS NULL
-    FOR UPDATE SKIP LOCKED
+    SELECT id, tenant_id, schedule, next_due_at, timezone, jitter_s FROM sources
+    WHERE next_due_at <= now() AND paused_at IS NULL FOR UPDATE SKIP LOCKED
 """
 PAUSE = "UPDATE sources SET paused_at = coalesce(paused_at, now()) WHERE id = %s"
 RESUME = "UPDATE sources SET paused_at = NULL WHERE id = %s"
 SET_DUE = "UPDATE sources SET next_due_at = %s WHERE id = %s"
-SUCCEEDED = "UPDATE sources SET last_success_at = now() WHERE id = %s"
+SUCCEEDED = """
+    UPDATE sources SET last_success_at = now(), content_as_of = %(at)s, permissions_as_of = %(at)s, state = %(state)s
+    WHERE id = %(id)s
+"""
+PERMITTED = "UPDATE sources SET permissions_as_of = %s WHERE id = %s"
+STATE = "SELECT state FROM sources WHERE id = %s"
+KNOWN = """
+    SELECT d.fingerprint, v.blob_key FROM documents d
+    LEFT JOIN versions v ON v.document_id = d.id AND v.version = d.latest_version
+    WHERE d.source_id = %s AND d.external_id = %s
+"""
 SEEN = """
     SELECT d.id AS document_id, d.external_id, d.fingerprint, v.blob_key, v.state, d.label_set_id, d.latest_version
     FROM documents d LEFT JOIN versions v ON v.document_id = d.id AND v.version = d.latest_version
     WHERE d.source_id = %s
 """
-SET_FINGERPRINT = "UPDATE documents SET fingerprint = %s WHERE id = %s"
+SET_MARKS = "UPDATE documents SET fingerprint = %s, permissions = %s WHERE id = %s"
+SET_PERMISSIONS = "UPDATE documents SET permissions = %s WHERE id = %s"
+READ_AGAIN = "UPDATE documents SET fingerprint = NULL, permissions = NULL WHERE id = %s"
 RENAME = "UPDATE documents SET external_id = %s, updated_at = now() WHERE id = %s"
 RENAME_FILE = "UPDATE versions SET filename = %s WHERE document_id = %s"
 RETITLE = """
     UPDATE documents d SET title = coalesce(v.title, v.filename)
     FROM versions v WHERE d.id = %s AND v.document_id = d.id AND v.version = d.current_version
 """
-LAST_SUCCESS = "SELECT name, extract(epoch FROM last_success_at)::float8 FROM sources WHERE last_success_at IS NOT NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +92,8 @@ class DueSource:
     tenant_id: UUID
     schedule: str
     next_due_at: datetime
+    timezone: str
+    jitter_s: int
 
 
 def ensure_api_source(conn: Conn, tenant_id: UUID, name: str) -> Source:
@@ -98,10 +118,13 @@ def add(
     schedule: str | None,
     max_deleted_share: float,
     next_due_at: datetime | None,
+    timezone: str = "UTC",
+    jitter_s: int = 0,
 ) -> UUID:
     """A new source's id. Raises Conflict when the name is taken, InvalidLabel."""
     label_set_id = access.intern_labels(conn, tenant_id, labels)
-    values = (tenant_id, name, kind, Jsonb(config), label_set_id, schedule, max_deleted_share, next_due_at)
+    values = (tenant_id, name, kind, Jsonb(config), label_set_id, schedule, max_deleted_share, next_due_at, timezone,
+              jitter_s)  # fmt: skip
     try:
         row = conn.execute(ADD, values).fetchone()
     except psycopg.errors.UniqueViolation as error:
@@ -141,9 +164,28 @@ def set_paused(conn: Conn, source_id: UUID, paused: bool) -> None:
     conn.execute(PAUSE if paused else RESUME, (source_id,))
 
 
-def succeeded(conn: Conn, source_id: UUID) -> None:
-    """Note a refresh that ran to its end."""
-    conn.execute(SUCCEEDED, (source_id,))
+def succeeded(conn: Conn, source_id: UUID, as_of: datetime, state: Mapping[str, Any]) -> None:
+    """Note a refresh that ran to its end: of what the source held then, and what its reader keeps for the next."""
+    conn.execute(SUCCEEDED, {"id": source_id, "at": as_of, "state": Jsonb(dict(state))})
+
+
+def permitted(conn: Conn, source_id: UUID, as_of: datetime) -> None:
+    """Note a refresh of permissions alone."""
+    conn.execute(PERMITTED, (as_of, source_id))
+
+
+def state_of(conn: Conn, source_id: UUID) -> dict[str, Any]:
+    """What the source's reader kept. Raises NotFound."""
+    row = conn.execute(STATE, (source_id,)).fetchone()
+    if row is None:
+        raise NotFound("there is no such source")
+    return dict(row[0])
+
+
+def known(conn: Conn, source_id: UUID, external_id: str) -> tuple[str | None, str | None]:
+    """(fingerprint, blob key of the latest version) of a document; None for what is not held."""
+    row = conn.execute(KNOWN, (source_id, external_id)).fetchone()
+    return (None, None) if row is None else (row[0], row[1])
 
 
 def seen(conn: Conn, source_id: UUID) -> dict[str, SeenDocument]:
@@ -152,9 +194,19 @@ def seen(conn: Conn, source_id: UUID) -> dict[str, SeenDocument]:
         return {row.external_id: row for row in cursor.execute(SEEN, (source_id,)).fetchall()}
 
 
-def set_fingerprint(conn: Conn, document_id: UUID, fingerprint: str | None) -> None:
-    """Remember the source's own sign of change for a document; None: it changed."""
-    conn.execute(SET_FINGERPRINT, (fingerprint, document_id))
+def set_marks(conn: Conn, document_id: UUID, fingerprint: str | None, permissions: str) -> None:
+    """Remember the source's own sign of change of a document, and a digest of the labels that it gave."""
+    conn.execute(SET_MARKS, (fingerprint, permissions, document_id))
+
+
+def set_permissions(conn: Conn, document_id: UUID, permissions: str) -> None:
+    """Remember a digest of the labels that the source gave."""
+    conn.execute(SET_PERMISSIONS, (permissions, document_id))
+
+
+def read_again(conn: Conn, document_id: UUID) -> None:
+    """Forget what was seen: the next refresh reads the item, whatever it looks like then."""
+    conn.execute(READ_AGAIN, (document_id,))
 
 
 def rename(conn: Conn, document_id: UUID, external_id: str, filename: str | None) -> None:
@@ -162,11 +214,6 @@ def rename(conn: Conn, document_id: UUID, external_id: str, filename: str | None
     conn.execute(RENAME, (external_id, document_id))
     conn.execute(RENAME_FILE, (filename, document_id))
     conn.execute(RETITLE, (document_id,))  # a document without a title goes by its file's name
-
-
-def last_successes(conn: Conn) -> list[tuple[str, float]]:
-    """(source name, Unix time of its last complete refresh)."""
-    return [(name, at) for name, at in conn.execute(LAST_SUCCESS).fetchall()]
 
 
 def _one(row: tuple[Any, ...] | None, absent: str) -> Source:

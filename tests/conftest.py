@@ -247,6 +247,7 @@ def api(world: World, searcher: Searcher, redis_server: Server) -> Iterator[Api]
         RedisBroker(redis_server.url),
         MAX_BODY,
         (Path("/x"), Path("/srv"), Path("/nowhere")),
+        source_urls=("https://docs.acme.example/public/",),
     )
     app = create_app(lambda: nullcontext(service), MAX_BODY)
     with TestClient(app, raise_server_exceptions=False) as http:

@@ -8,7 +8,10 @@ from fastapi import APIRouter, Body
 from api.answers import RefreshOut, SourceOut, SourcesOut, source_out
 from api.deps import FullOperator, ServiceDep, Watcher
 from api.schemas import RefreshIn, SourceIn
-from ingest.schedule import add_folder, check_root, request_refresh
+from api.service import Service
+from core.errors import Invalid
+from ingest.schedule import Plan, add_source, request_refresh
+from ingest.sources.allowed import check_place, check_root, check_settings
 from store import sources
 from store.pool import reading_tenant
 
@@ -17,12 +20,25 @@ router = APIRouter(prefix="/v1/sources", tags=["sources"])
 
 @router.post("", status_code=201, response_model=SourceOut, summary="Add a source")
 def post_source(body: SourceIn, caller: FullOperator, service: ServiceDep) -> SourceOut:
-    """A folder, refreshed on its cron schedule or on request. It lies below one of the installation's source roots."""
-    check_root(body.path, service.source_roots)
-    config = {"path": body.path} | ({"uri_prefix": body.uri_prefix} if body.uri_prefix else {})
-    source = add_folder(service.store, caller.principal.tenant_id, body.name, config, body.labels.record(),
-                        body.schedule, body.max_deleted_share, by=caller.told)  # fmt: skip
+    """Refreshed on its cron schedule or on request. It lies below one of the installation's source roots or URLs."""
+    settings = body.settings | ({"uri_prefix": body.uri_prefix} if body.uri_prefix else {})
+    check_settings(body.kind, settings)
+    plan = None if body.schedule is None else Plan(body.schedule, body.timezone, body.jitter_s)
+    config = _place(body, service) | settings
+    source = add_source(service.store, caller.principal.tenant_id, body.name, body.kind, config, body.labels.record(),
+                        plan, body.max_deleted_share, by=caller.told)  # fmt: skip
     return source_out(source)
+
+
+def _place(body: SourceIn, service: Service) -> dict[str, str]:
+    """Where it lies, if that is allowed."""
+    if body.kind == "folder" and body.path is not None and body.url is None:
+        check_root(body.path, service.source_roots)
+        return {"path": body.path}
+    if body.kind != "folder" and body.url is not None and body.path is None:
+        check_place(body.url, service.source_urls)
+        return {"url": body.url}
+    raise Invalid("a folder has a `path`; a source of another kind has a `url`")
 
 
 @router.get("", response_model=SourcesOut, summary="All sources")
@@ -38,9 +54,10 @@ def post_refresh(
     source_id: UUID, caller: FullOperator, service: ServiceDep, body: Annotated[RefreshIn | None, Body()] = None
 ) -> RefreshOut:
     """Accepts a refresh job."""
-    allow = body is not None and body.allow_mass_delete
+    asked = body or RefreshIn()
     return RefreshOut(
         job_id=request_refresh(
-            service.store, caller.principal.tenant_id, source_id, allow_mass_delete=allow, by=caller.told
+            service.store, caller.principal.tenant_id, source_id, allow_mass_delete=asked.allow_mass_delete,
+            permissions_only=asked.permissions_only, allow_missing_rules=asked.allow_missing_rules, by=caller.told,
         )
-    )
+    )  # fmt: skip

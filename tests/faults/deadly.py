@@ -20,7 +20,7 @@ from psycopg.sql import Composable
 from core.records import ParsedDocument
 from ingest.parsers.plain import parse_text
 from ingest.sandbox import ParseLimits, ParserSandbox
-from store import changes, chunks, documents, erase, jobs, sources, tokens
+from store import changes, chunks, documents, erase, jobs, listings, sources, tokens
 from store.blobs import FsspecBlobs
 
 POISON, SLOW = "poison", "slow"  # words in a document: who reads it dies each time, or takes long
@@ -44,7 +44,8 @@ INDEX_STATEMENTS = {
 }
 REFRESH_STATEMENTS = {
     "version": documents.ADD_VERSION, "submitted": documents.SUBMITTED, "job": jobs.ADD_INDEX,
-    "fingerprint": sources.SET_FINGERPRINT, "bury": erase.BURY, "delete": erase.DELETE, "succeeded": sources.SUCCEEDED,
+    "fingerprint": sources.SET_MARKS, "listed": listings.ADD, "noted": listings.ADVANCE, "bury": erase.BURY,
+    "delete": erase.DELETE, "succeeded": sources.SUCCEEDED,
 }  # fmt: skip
 INDEX_POINTS = (*INDEX_STATEMENTS, "fetch", "fetched", "parse", "parsed", "embed", "embedded", "vectors", "published")
 REFRESH_POINTS = tuple(REFRESH_STATEMENTS)

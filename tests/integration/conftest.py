@@ -120,16 +120,14 @@ class Site:
         with writing(self.world.store) as conn:
             return sources.by_id(conn, self.world.tenant_id, self.source_id)
 
-    def refresh(self, *, allow_mass_delete: bool = False) -> Job:
-        """A refresh job at its end, and then every indexing job that is due."""
-        job = self.refresh_only(allow_mass_delete=allow_mass_delete)
+    def refresh(self, **asked: bool) -> Job:
+        """A refresh job at its end, and then every indexing job that is due; `asked` as `request_refresh` takes it."""
+        job = self.refresh_only(**asked)
         self.index()
         return job
 
-    def refresh_only(self, *, allow_mass_delete: bool = False) -> Job:
-        job_id = request_refresh(
-            self.world.store, self.world.tenant_id, self.source_id, allow_mass_delete=allow_mass_delete
-        )
+    def refresh_only(self, **asked: bool) -> Job:
+        job_id = request_refresh(self.world.store, self.world.tenant_id, self.source_id, **asked)
         attempt(self.pipeline, job_id)
         return self.job(job_id)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -281,6 +282,31 @@ def test_an_operator_adds_folders_below_the_source_roots_only(api: Api, key: dic
     assert answer.status_code == 400 and "CITADEL_SOURCE_ROOTS" in answer.json()["detail"]
 
 
+def test_an_operator_adds_other_kinds_below_the_allowed_urls_and_without_secrets(api: Api, key: dict[str, str]) -> None:
+    body = {"name": "docs", "kind": "website", "url": "https://docs.acme.example/public/a", "schedule": "0 2 * * *",
+            "timezone": "Europe/Berlin", "jitter_s": 60, "settings": {"max_pages": 50}}  # fmt: skip
+    added = api.http.post("/v1/sources", json=body, headers=key)
+    assert added.status_code == 201 and added.json()["config"] == {"url": body["url"], "max_pages": 50}
+    assert (added.json()["timezone"], added.json()["jitter_s"]) == ("Europe/Berlin", 60)
+    assert added.json()["next_due_at"] is not None and added.json()["content_as_of"] is None
+    source = f"/v1/sources/{added.json()['source_id']}/refresh"
+    accepted = api.http.post(source, json={"permissions_only": True}, headers=key).json()
+    assert api.http.get(f"/v1/jobs/{accepted['job_id']}", headers=key).json()["detail"]["permissions_only"] is True
+    told = api.http.get("/metrics", headers=key).text
+    assert 'citadel_source_next_refresh_timestamp_seconds{source="docs"}' in told
+    assert 'citadel_source_lag_seconds{source="docs"}' in told
+    refused: list[dict[str, object]] = [
+        {"url": "https://docs.acme.example/private"}, {"url": "http://169.254.169.254/"}, {"kind": "sql"},
+        {"kind": "mail"}, {"kind": "reader"}, {"url": None}, {"path": "/srv/x"}, {"timezone": "Mars"},
+        {"settings": {"secrets": {"authorization": "env:PATH"}}}, {"settings": {"intranet": ["localhost"]}},
+        {"settings": {"url": "http://127.0.0.1/"}}, {"settings": {"max_pages": "all"}},
+        {"kind": "files", "settings": {"options": {"endpoint_url": "http://127.0.0.1/"}}},
+    ]  # fmt: skip
+    for change in refused:
+        answer = api.http.post("/v1/sources", json={**body, "name": "other", **change}, headers=key)
+        assert answer.status_code in (400, 422), change
+
+
 def test_a_failed_job_tells_why(api: Api, key: dict[str, str]) -> None:
     sent = api.http.post("/v1/documents", json=document(), headers=key).json()
     with writing(api.world.store) as conn:
@@ -298,7 +324,7 @@ def test_metrics_are_the_tenants_own(api: Api, key: dict[str, str]) -> None:
     with writing(api.world.store) as conn:
         other = ensure_tenant(conn, "rival", api.world.profile.id)
         theirs = sources.add(conn, other, "rival-secret-source", "folder", {}, Labels(), None, 0.3, None)
-        sources.succeeded(conn, theirs)
+        sources.succeeded(conn, theirs, datetime.now(UTC), {})
         jobs.add_index(conn, other, uuid4(), 1)
     api.world.submit("d", "text")
     api.http.post("/v1/search", json={"query": "lamp"}, headers=key)

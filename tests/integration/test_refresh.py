@@ -2,18 +2,21 @@
 
 import os
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-from core.errors import LeaseLost, Misconfigured
+from core.errors import LeaseLost, Misconfigured, SourceUnavailable
 from core.records import Labels, Submission
 from ingest.attempt import attempt
 from ingest.erase import erase
-from ingest.folder import DocumentSource, Listed, open_source
 from ingest.refresh import RefreshReport, refresh
 from ingest.schedule import request_refresh
+from ingest.source import DocumentSource, Listed, Page
+from ingest.sources.open import open_source
 from store import jobs
 from store.pool import writing
 from tests.integration.conftest import ANA, BEN, Site
@@ -34,12 +37,15 @@ class Watched:
     inner: DocumentSource
     fetched: list[str] = field(default_factory=list)
 
-    def enumerate(self) -> list[Listed]:
-        return self.inner.enumerate()
+    def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
+        return self.inner.enumerate(cursor)
 
-    def fetch(self, item: Listed) -> Submission:
+    def permissions(self, item: Listed) -> Labels:
+        return self.inner.permissions(item)
+
+    def fetch(self, item: Listed, labels: Labels) -> Submission:
         self.fetched.append(item.external_id)
-        return self.inner.fetch(item)
+        return self.inner.fetch(item, labels)
 
 
 def run(site: Site, reader: DocumentSource, *, allow_mass_delete: bool = False) -> RefreshReport:
@@ -262,11 +268,17 @@ def test_an_edited_rule_file_moves_documents_to_other_readers_and_embeds_nothing
     assert site.documents()["a.md"].labels == Labels(("group:finance",))
 
 
-def test_a_deleted_rule_file_leaves_the_sources_own_labels(site: Site) -> None:
+def test_a_rule_file_that_is_gone_changes_nothing_until_an_operator_says_so(site: Site) -> None:
     filled(site)
     (site.folder / ".citadel.yaml").unlink()
-    assert site.refresh().detail["counts"] == {"relabelled": 3}
-    assert site.seen_by(ANA) == {} and site.embedder.take() == []
+    site.write("new.md", "new text")
+    job = site.refresh()
+    assert (job.state, job.error_code) == ("failed", "invalid_rules")
+    assert job.error is not None and "--allow-missing-rules" in job.error
+    assert set(site.seen_by(BEN)) == {"a.md", "b.txt"} and "new.md" not in site.documents()
+    assert site.refresh(allow_missing_rules=True).detail["counts"] == {"relabelled": 3, "new": 1}
+    assert site.seen_by(ANA) == {} and len(site.embedder.take()) == 1
+    assert site.refresh().detail["counts"] == {"unchanged": 4}
 
 
 def test_a_rule_file_that_cannot_be_read_changes_nothing(site: Site) -> None:
@@ -408,7 +420,8 @@ def test_an_unmounted_folder_deletes_nothing(site: Site) -> None:
     job = site.refresh()
     assert (job.state, job.error_code) == ("failed", "not_found")
     site.folder.mkdir()  # the empty mount point
-    assert site.refresh().error_code == "mass_delete"
+    assert site.refresh().error_code == "invalid_rules"
+    assert site.refresh(allow_missing_rules=True).error_code == "mass_delete"
     site.folder.rmdir()
     site.folder.with_name("away").rename(site.folder)
     assert site.refresh().detail["counts"] == {"unchanged": 3}
@@ -421,12 +434,15 @@ class Failing:
 
     inner: DocumentSource
 
-    def enumerate(self) -> list[Listed]:
-        listing = self.inner.enumerate()
-        raise Misconfigured(f"only {len(listing[:1])} of the items could be listed")
+    def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
+        yield Page(next(self.inner.enumerate(cursor)).items[:1])
+        raise Misconfigured("no more of the items could be listed")
 
-    def fetch(self, item: Listed) -> Submission:
-        return self.inner.fetch(item)
+    def permissions(self, item: Listed) -> Labels:
+        return self.inner.permissions(item)
+
+    def fetch(self, item: Listed, labels: Labels) -> Submission:
+        return self.inner.fetch(item, labels)
 
 
 def test_a_listing_that_fails_midway_changes_nothing(site: Site) -> None:
@@ -442,18 +458,21 @@ def test_a_file_that_cannot_be_read_is_not_deleted(site: Site) -> None:
     filled(site)
     (site.folder / "b.txt").write_text("changed")
     reader = open_source(site.source)
-    listing = reader.enumerate()
+    listing = list(reader.enumerate())
 
     @dataclass(frozen=True, slots=True)
     class Vanishing:
         """The file is gone when it is read."""
 
-        def enumerate(self) -> list[Listed]:
-            return listing
+        def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
+            return iter(listing)
 
-        def fetch(self, item: Listed) -> Submission:
+        def permissions(self, item: Listed) -> Labels:
+            return reader.permissions(item)
+
+        def fetch(self, item: Listed, labels: Labels) -> Submission:
             (site.folder / item.external_id).unlink()
-            return reader.fetch(item)
+            return reader.fetch(item, labels)
 
     report = run(site, Vanishing())
     assert report.counts == {"unreadable": 1, "unchanged": 2} and "b.txt" in report.problems[0]
@@ -595,11 +614,206 @@ def test_a_document_that_somebody_else_deleted_meanwhile_is_no_failure(site: Sit
     class Meanwhile:
         """Somebody deletes the document while the folder is listed."""
 
-        def enumerate(self) -> list[Listed]:
+        def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
             erase(site.world.store, site.world.blobs, site.world.tenant_id, gone, by="service:test")
-            return reader.enumerate()
+            return reader.enumerate(cursor)
 
-        def fetch(self, item: Listed) -> Submission:
-            return reader.fetch(item)
+        def permissions(self, item: Listed) -> Labels:
+            return reader.permissions(item)
+
+        def fetch(self, item: Listed, labels: Labels) -> Submission:
+            return reader.fetch(item, labels)
 
     assert run(site, Meanwhile()).counts == {"unchanged": 2}
+
+
+# --- permissions alone ----------------------------------------------------------------------------------------------
+
+
+def test_a_refresh_of_permissions_fetches_adds_and_deletes_nothing(site: Site) -> None:
+    filled(site)
+    before = site.source
+    site.write(".citadel.yaml", RULES.replace("group:staff", "group:finance"))
+    site.write("a.md", "changed text")
+    site.write("new.md", "new text")
+    (site.folder / "finance/plan.md").unlink()
+    watched = Watched(open_source(site.source))
+    report = refresh(site.world.store, site.world.blobs, site.source, watched, permissions_only=True)
+    assert report.counts == {"relabelled": 2} and watched.fetched == []
+    assert site.seen_by(BEN) == {} and site.seen_by(ANA)["a.md"] != "changed text"
+    assert set(site.documents()) == {"a.md", "b.txt", "finance/plan.md"} and site.embedder.take() == []
+    assert site.source.content_as_of == before.content_as_of
+    assert site.source.permissions_as_of > before.permissions_as_of  # type: ignore[operator]
+    assert site.refresh().detail["counts"] == {"changed": 1, "new": 1, "deleted": 1, "unchanged": 1}
+
+
+def test_a_refresh_of_permissions_leaves_what_a_file_says_of_itself(site: Site) -> None:
+    filled(site)
+    site.write("own.md", "---\nlabels: {allow: [group:finance]}\n---\nown text")
+    site.refresh()
+    site.write(".citadel.yaml", RULES.replace("group:staff", "public"))
+    assert site.refresh(permissions_only=True).detail["counts"] == {"relabelled": 2, "unchanged": 2}
+    assert "own.md" not in site.seen_by(BEN) and "own.md" in site.seen_by(ANA)
+
+
+# --- rule files in folders ------------------------------------------------------------------------------------------
+
+
+def test_the_nearest_rule_file_decides_and_one_that_is_gone_stops_the_refresh(site: Site) -> None:
+    site.write(".citadel.yaml", RULES)
+    site.write("team/.citadel.yaml", "version: 1\nrules:\n  - {path: 'secret/**', allow: [group:finance]}")
+    site.write("team/a.txt", "the open text")
+    site.write("team/secret/b.txt", "the closed text")
+    site.refresh()
+    assert set(site.seen_by(BEN)) == {"team/a.txt"} and set(site.seen_by(ANA)) == {"team/a.txt", "team/secret/b.txt"}
+    (site.folder / "team/.citadel.yaml").unlink()
+    assert site.refresh().error_code == "invalid_rules" and set(site.seen_by(BEN)) == {"team/a.txt"}
+    (site.folder / "team").rename(site.folder / "crew")  # moved: no folder has lost its rules, but these are not there
+    job = site.refresh()
+    assert job.state == "done" and set(site.seen_by(BEN)) == {"crew/a.txt", "crew/secret/b.txt"}
+
+
+# --- bounded, and resumed -------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Paged:
+    """A source that lists a page at a time from a cursor, and whose process dies now and then."""
+
+    texts: dict[str, str]
+    dies_after_pages: int = 10**9
+    dies_after_fetches: int = 10**9
+    pages: int = 0
+    fetched: int = 0
+    held: int = 0
+
+    def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
+        names = sorted(name for name in self.texts if cursor is None or name > cursor)
+        for start in range(0, len(names), 10):
+            if self.pages >= self.dies_after_pages:
+                raise SystemExit
+            self.pages += 1
+            some = names[start : start + 10]
+            yield Page(tuple(Listed(name, self.texts[name]) for name in some), cursor=some[-1])
+        yield Page(complete=True, state={"seen": len(self.texts)})
+
+    def permissions(self, item: Listed) -> Labels:
+        return Labels(("group:staff",))
+
+    def fetch(self, item: Listed, labels: Labels) -> Submission:
+        if self.fetched >= self.dies_after_fetches:
+            raise SystemExit
+        self.fetched += 1
+        return Submission(item.external_id, self.texts[item.external_id].encode(), labels, filename=item.external_id)
+
+
+def test_a_refresh_goes_on_where_its_worker_died(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.refresh.BATCH", 10)
+    texts = {f"{n:03}.txt": f"the text {n}" for n in range(60)}
+    source = Paged(texts, dies_after_pages=3)
+    run_id = uuid4()
+
+    def again() -> RefreshReport:
+        return refresh(site.world.store, site.world.blobs, site.source, source, run=run_id)
+
+    with pytest.raises(SystemExit):
+        again()
+    assert site.documents() == {}, "nothing is done on part of a listing"
+    source.dies_after_pages, source.dies_after_fetches = 10**9, 25
+    with pytest.raises(SystemExit):
+        again()
+    assert source.pages == 6, "no page was listed twice"
+    source.dies_after_fetches = 10**9
+    report = again()
+    assert source.pages == 6 and source.fetched == 60
+    assert report.counts["new"] + report.counts.get("unchanged", 0) == 60 and len(site.documents()) == 60
+    with writing(site.world.store) as conn:
+        assert conn.execute("SELECT (SELECT count(*) FROM listed) + (SELECT count(*) FROM listings)").fetchone() == (0,)
+    assert refresh(site.world.store, site.world.blobs, site.source, source).counts == {"unchanged": 60}
+    assert source.fetched == 60
+
+
+def test_another_refresh_takes_nothing_from_one_that_did_not_end(site: Site) -> None:
+    filled(site)
+    with pytest.raises(SystemExit):
+        refresh(site.world.store, site.world.blobs, site.source, Paged({"x": "y"}, dies_after_pages=0))
+    assert run(site, open_source(site.source)).counts == {"unchanged": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Partly:
+    """A source that lists some and says that this is not all, or hands some over only at times."""
+
+    inner: DocumentSource
+    complete: bool = True
+    away: frozenset[str] = frozenset()
+
+    def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
+        for page in self.inner.enumerate(cursor):
+            yield page if self.complete else replace(page, complete=False, problems=("a page did not answer",))
+
+    def permissions(self, item: Listed) -> Labels:
+        return self.inner.permissions(item)
+
+    def fetch(self, item: Listed, labels: Labels) -> Submission:
+        if item.external_id in self.away:
+            raise SourceUnavailable("it did not answer")
+        return self.inner.fetch(item, labels)
+
+
+@pytest.mark.parametrize("how", ["incomplete", "outage"])
+def test_what_could_not_be_read_whole_deletes_nothing_and_is_not_called_fresh(site: Site, how: str) -> None:
+    filled(site)
+    before = site.source.content_as_of
+    (site.folder / "b.txt").unlink()
+    site.write("a.md", "changed text")
+    inner = open_source(site.source)
+    reader = Partly(inner, complete=False) if how == "incomplete" else Partly(inner, away=frozenset({"a.md"}))
+    report = run(site, reader)
+    assert "deleted" not in report.counts and "b.txt" in site.documents()
+    assert "nothing was deleted" in report.problems[0] and site.source.content_as_of == before
+    assert run(site, inner).counts["deleted"] == 1 and site.source.content_as_of > before  # type: ignore[operator]
+
+
+@dataclass(frozen=True, slots=True)
+class Unpermitted:
+    """A source that cannot say who may see some of its items."""
+
+    inner: DocumentSource
+    unknown: frozenset[str]
+
+    def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
+        return self.inner.enumerate(cursor)
+
+    def permissions(self, item: Listed) -> Labels:
+        if item.external_id in self.unknown:
+            raise SourceUnavailable("the directory did not answer")
+        return self.inner.permissions(item)
+
+    def fetch(self, item: Listed, labels: Labels) -> Submission:
+        return self.inner.fetch(item, labels)
+
+
+def test_what_nobody_can_say_who_may_see_is_neither_opened_nor_brought_in(site: Site) -> None:
+    filled(site)
+    site.write(".citadel.yaml", RULES.replace("group:finance", "public").replace("group:staff", "public"))
+    site.write("finance/plan.md", "more secret text")
+    site.write("new.md", "new text")
+    unknown = frozenset({"finance/plan.md", "new.md"})
+    report = run(site, Unpermitted(open_source(site.source), unknown))
+    site.index()
+    assert report.counts == {"unreadable": 2, "relabelled": 2} and "new.md" not in site.documents()
+    assert site.documents()["finance/plan.md"].labels == Labels(("group:finance",))
+    assert site.seen_by(ANA)["finance/plan.md"] == "# Plan\n\nthe plan text"
+
+
+def test_what_is_due_and_not_done_is_the_lag(site: Site) -> None:
+    filled(site)
+    assert site.source.lag_s == 0
+    request_refresh(site.world.store, site.world.tenant_id, site.source_id)
+    with writing(site.world.store) as conn:
+        conn.execute("UPDATE jobs SET due_at = now() - interval '1 hour' WHERE state = 'accepted'")
+        conn.execute("UPDATE sources SET content_as_of = now() - interval '2 hours' WHERE id = %s", (site.source_id,))
+    assert 3600 <= site.source.lag_s < 3700
+    site.refresh()
+    assert site.source.lag_s == 0

@@ -59,7 +59,8 @@ FIELDS: dict[str, dict[str, str]] = {
          "next_try_at", "created_at", "updated_at"), "jobs"),
     "JobsOut": dict.fromkeys(("jobs", "next_cursor"), "jobs"),
     "SourceOut": dict.fromkeys(
-        ("source_id", "name", "kind", "config", "labels", "schedule", "max_deleted_share", "last_success_at"),
+        ("source_id", "name", "kind", "config", "labels", "schedule", "max_deleted_share", "last_success_at",
+         "timezone", "jitter_s", "next_due_at", "content_as_of", "permissions_as_of", "lag_s"),
         "sources"),
     "SourcesOut": dict.fromkeys(("sources", "next_cursor"), "sources"),
     "RefreshOut": {"job_id": "sources"},

@@ -1,102 +1,106 @@
-"""A folder as a source: its files, their labels by rule file and front matter, opened beneath the root only."""
+"""A folder as a source: its files, opened beneath the root only, with labels by rule file, mode and front matter."""
 
-import hashlib
+import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 from urllib.parse import quote
 
 from core.errors import BodyTooLarge, Invalid, InvalidRules, Misconfigured, NotFound
 from core.records import Labels, Source, Submission
-from ingest.rules import RULE_FILE, FrontMatter, Rules, read_front_matter, read_rules
+from ingest.rules import RULE_FILE
+from ingest.source import Listed, Memory, NoMemory, Page, pages
+from ingest.sources.front_matter import file_submission
+from ingest.sources.posix import PosixLabels, Standing, has_acl
+from ingest.sources.rule_files import MAX_RULE_BYTES, RuleFiles, check_none_gone
 from ingest.submit import MAX_EXTERNAL_ID, check_external_id
 
-MARKDOWN = (".md", ".markdown", ".mdx")  # as `ingest.sniff` has it
 MAX_BYTES = 128 * 2**20  # of a file, where the source sets no `max_bytes`
-MAX_RULE_BYTES = 2**20
 
 _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER = _ROOT | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One item of an enumeration."""
-
-    external_id: str
-    fingerprint: str  # changes whenever the bytes or the labels may have changed
-    labels: Labels  # by the source's own rules: what holds for an item that cannot be read
-
-
-class DocumentSource(Protocol):
-    """Where documents come from. `enumerate` lists everything or raises: only then may what is missing be deleted."""
-
-    def enumerate(self) -> list[Listed]: ...
-    def fetch(self, item: Listed) -> Submission: ...
-
-
 class FolderSource:
     """The files below a folder. Hidden files, links and special files are not documents."""
 
-    def __init__(self, source: Source) -> None:
-        """Reads the rule file. Raises Misconfigured, InvalidRules."""
+    def __init__(self, source: Source, memory: Memory | None = None) -> None:
+        """Reads nothing yet. Raises Misconfigured."""
         path, max_bytes = source.config.get("path"), source.config.get("max_bytes") or MAX_BYTES
         if not isinstance(path, str) or not isinstance(max_bytes, int):
             raise Misconfigured(f"source {source.name!r} needs a `path` in its configuration, and bytes as `max_bytes`")
         self._root = Path(path)
         self._source = source
+        self._memory = memory or NoMemory()
         self._uri_prefix = str(source.config.get("uri_prefix") or self._root.resolve().as_uri() + "/")
         self._max_bytes = max_bytes
-        self._rules = self._read_rules()
+        self._posix = PosixLabels.of(source.config.get("posix"))
+        self._rules = RuleFiles(self._read_rules)
 
-    def enumerate(self) -> list[Listed]:
-        """Every file, sorted by path. Raises NotFound for a missing folder, Misconfigured when part of it is closed."""
+    def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
+        """Every file. Raises NotFound for a missing folder, Misconfigured when part of it is closed, InvalidRules."""
         if not self._is_there():
             raise NotFound(
                 f"the folder {self._root} of source {self._source.name!r} is not there, or closed to the worker: "
                 "is it mounted?"
             )
-        return sorted(self._walk(), key=lambda item: item.external_id)
+        folders: set[str] = set()
+        for page in pages(self._walk(folders)):
+            if page.complete:
+                check_none_gone(self._rules, self._memory.state, folders, self._source.name)
+                page = replace(page, state=self._rules.state())
+            yield page
 
-    def fetch(self, item: Listed) -> Submission:
+    def permissions(self, item: Listed) -> Labels:
+        """By the nearest rule file that says something, else by owner and mode where mapped, else the source's own.
+
+        Raises InvalidRules, and Invalid where the mode does not tell who may read.
+        """
+        labels = self._rules.labels_for(item.external_id)
+        if labels is None and self._posix is not None:
+            return replace(self._posix.labels(Standing(**json.loads(item.note))),
+                           classification=self._source.labels.classification)  # fmt: skip
+        return self._source.labels if labels is None else labels
+
+    def fetch(self, item: Listed, labels: Labels) -> Submission:
         """The file's bytes, labels, title and metadata. Raises Invalid, and OSError when it cannot be read."""
         check_external_id(item.external_id)
         content = self._read(item.external_id, self._max_bytes)
-        own = _front_matter(item.external_id, content)
-        return Submission(
-            external_id=item.external_id,
-            content=content,
-            labels=item.labels if own.labels is None else own.labels,
-            source=self._source.name,
-            title=own.title,
-            filename=PurePosixPath(item.external_id).name,
-            uri=self._uri_prefix + quote(item.external_id),
-            metadata=own.metadata,
-        )
+        uri = self._uri_prefix + quote(item.external_id)
+        return file_submission(self._source.name, item.external_id, content, labels, uri)
 
-    def _walk(self) -> Iterator[Listed]:
-        folders = [""]
+    def _walk(self, seen: set[str]) -> Iterator[Listed]:
+        folders = [("", self._standing_of_root())]
         while folders:
-            folder = folders.pop()
-            for name, status in self._scan(folder):
+            folder, above = folders.pop()
+            seen.add(folder.rstrip("/"))
+            for name, status, acl in sorted(self._scan(folder), key=lambda entry: entry[0]):
                 path = f"{folder}{name}"
-                if stat.S_ISDIR(status.st_mode) and len(path) < MAX_EXTERNAL_ID:
-                    folders.append(f"{path}/")
-                elif stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):  # too deep: fetching it says so
-                    labels = self._rules.labels_for(path) or self._source.labels
-                    yield Listed(path, _fingerprint(status, labels), labels)
+                here = None if above is None else above.below(status, acl)
+                if name == RULE_FILE:
+                    self._rules.at(folder.rstrip("/"))
+                elif name.startswith("."):
+                    continue
+                elif stat.S_ISDIR(status.st_mode) and len(path) < MAX_EXTERNAL_ID:
+                    folders.append((f"{path}/", here))
+                elif stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):  # too deep: its name says so
+                    yield Listed(path, _fingerprint(status), "" if here is None else here.note())
 
-    def _scan(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    def _standing_of_root(self) -> Standing | None:
+        return None if self._posix is None else Standing.top(self._root.stat(), has_acl(self._root))
+
+    def _scan(self, folder: str) -> Iterator[tuple[str, os.stat_result, bool]]:
+        """(name, status, whether it has an access control list) of what lies in a folder."""
         try:
             with self._opened(PurePosixPath(folder).parts) as descriptor, os.scandir(descriptor) as entries:
                 for entry in entries:
-                    if not entry.name.startswith(".") and (status := _status(entry)) is not None:
-                        yield entry.name, status
+                    if (status := _status(entry)) is not None:
+                        place = Path(f"/proc/self/fd/{descriptor}/{entry.name}")
+                        yield entry.name, status, self._posix is not None and has_acl(place)
         except OSError as error:
             raise Misconfigured(
                 f"{folder!a} in the folder of source {self._source.name!r} cannot be listed ({error.strerror}), so "
@@ -109,15 +113,13 @@ class FolderSource:
         except OSError:
             return False
 
-    def _read_rules(self) -> Rules:
-        if not self._is_there():
-            return Rules()
+    def _read_rules(self, path: str) -> bytes | None:
         try:
-            return read_rules(self._read(RULE_FILE, MAX_RULE_BYTES).decode("utf-8-sig"))
+            return self._read(path, MAX_RULE_BYTES)
         except FileNotFoundError:
-            return Rules()
-        except (OSError, UnicodeDecodeError, BodyTooLarge) as error:  # not as if there were none: it may close files
-            raise InvalidRules(f"{RULE_FILE} must be a file of UTF-8 text, not a link: {error}") from error
+            return None
+        except (OSError, Invalid) as error:  # not as if there were none: it may close files
+            raise InvalidRules(f"{path} must be a file of UTF-8 text, not a link: {error}") from error
 
     @contextmanager
     def _opened(self, parts: tuple[str, ...]) -> Iterator[int]:
@@ -144,20 +146,6 @@ class FolderSource:
         return content
 
 
-def open_source(source: Source) -> DocumentSource:
-    """The source's reader. Raises Misconfigured for one that documents are pushed to."""
-    if source.kind == "folder":
-        return FolderSource(source)
-    raise Misconfigured(f"source {source.name!r} takes pushed documents: there is nothing to refresh")
-
-
-def labels_within(external_id: str, blob_key: str | None, read: Callable[[str], bytes]) -> Labels | None:
-    """The labels that a file's own front matter gives, of bytes that were kept. Raises InvalidRules."""
-    if blob_key is None or not external_id.lower().endswith(MARKDOWN):  # others are not even read
-        return None
-    return _front_matter(external_id, read(blob_key)).labels
-
-
 def _beneath(path: str) -> tuple[str, ...]:
     parts = PurePosixPath(path).parts
     if not parts or ".." in parts or path.startswith("/"):
@@ -181,11 +169,6 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
         return None
 
 
-def _fingerprint(status: os.stat_result, labels: Labels) -> str:
+def _fingerprint(status: os.stat_result) -> str:
     """With the time of the inode's change: names that were swapped keep size and modification time."""
-    digest = hashlib.sha256(repr(labels).encode()).hexdigest()[:16]
-    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}:{digest}"
-
-
-def _front_matter(external_id: str, content: bytes) -> FrontMatter:
-    return read_front_matter(content) if external_id.lower().endswith(MARKDOWN) else FrontMatter()
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
