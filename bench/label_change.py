@@ -45,7 +45,6 @@ def label_change(settings: Settings, size: int) -> dict[str, object]:
         "label_change_chunks": len(before),
         "label_change_p50_ms": round(statistics.median(ms), 1),
         "label_change_max_ms": round(max(ms), 1),
-        "label_change_embeddings": 0,  # its chunks are those of before
     }
 
 

@@ -22,8 +22,9 @@ from models.reranker import Proposed, Question
 from retrieval.assemble import assemble
 from retrieval.fuse import fuse
 from retrieval.legs import POOL
+from retrieval.read import depth
 from retrieval.rerank import RERANK_POOL, Boxed, blend
-from retrieval.search import READ_AHEAD, Searcher, search
+from retrieval.search import Searcher, search
 from store import access, chunks, documents, tokens
 from store.pool import Conn, Store, reading_tenant
 from store.profiles import live_profile
@@ -113,7 +114,7 @@ def replaying(
 def _replay(
     conn: Conn, kept: Kept, embedder: Embedder, boxed: Boxed | None, asked: Sequence[GoldenQuery], setting: Setting
 ) -> Iterable[Answered]:
-    deep = max(RERANK_POOL, setting.request.top_k * (1 if setting.request.as_ranked else READ_AHEAD))
+    deep = depth(setting.request)
     fused = {query.id: setting.fused(kept, query) for query in asked}
     rows = chunks.read_rows(conn, sorted({c.chunk_id for found in fused.values() for c in found[:deep]}))
     readable = {i: [c for c in found[:deep] if c.chunk_id in rows] for i, found in fused.items()}

@@ -14,9 +14,7 @@ from store.chunks import Scan
 from store.pool import Conn, Store, View, export_snapshot, reading, within
 
 POOL = 200  # candidates a leg proposes: hundreds, so that fusion and reranking have something to choose from
-LOOK_S = (
-    0.5  # a replica is so far behind that asking what changed takes longer: the legs go to Postgres, each by itself
-)
+LOOK_S = 1.0  # where asking what changed takes longer, a replica is far behind: the legs go to Postgres, each by itself
 
 Embed = Callable[[], list[NDArray[np.float32]]]
 

@@ -2,14 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID, uuid4
 
 from core.errors import Invalid, NotYetIndexed, Overloaded, Permanent
-from core.records import ChunkRow, FusedCandidate, Fusion, Principal, SearchAnswer, SearchRequest
+from core.records import Fusion, Principal, SearchAnswer, SearchRequest
 from models.embedder import Embedder
 from models.reranker import Question
 from models.shelf import Shelf
@@ -19,17 +19,17 @@ from retrieval.fuse import fuse
 from retrieval.legs import POOL, Ground, dense, ground, lexical, look
 from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
+from retrieval.read import read, read_spans
 from retrieval.recall import Asked, KeptAnswers, recall
 from retrieval.recency import fresher
-from retrieval.rerank import RERANK_POOL, Boxed, chosen, late_interaction, proposed, reads_codes, rerank
+from retrieval.rerank import Boxed, chosen, late_interaction, proposed, reads_codes, rerank
 from retrieval.stages import Proposed, Stages, StageThreads
 from retrieval.trail import Answered, record_search
-from store import access, chunks, documents, profiles, tokens
+from store import access, profiles
 from store.chunks import Scan
 from store.filters import compile_filter
 from store.pool import Conn, Store, reading_tenant
 
-READ_AHEAD = 4  # texts read for each passage asked for: neighbours and near-duplicates take no place
 SEARCHES = 5  # at once in a process; each holds up to three connections, and the pool has 16
 POLL_S = 0.05
 
@@ -106,14 +106,13 @@ def _search(searcher: Searcher, principal: Principal, request: SearchRequest, re
             pool, boxed = Pool(memory.replay(stages)), None
         pool = replace(pool, fused=fresher(conn, pool.fused, request.recency, searcher.now()))
         with stages.timed("read"):
-            ahead = 1 if request.as_ranked else READ_AHEAD
-            rows, codes = _read(conn, scan, pool.fused, ahead * request.top_k, reads_codes(boxed))
+            rows, codes = read(conn, scan, pool.fused, request, reads_codes(boxed))
             fused = [candidate for candidate in pool.fused if candidate.chunk_id in rows]
             passages = proposed(boxed, fused, rows, codes)
     question = Question(request.query, partial(searcher.questions.tokens, searcher.embedder, scope, request.query))
     ranked = rerank(stages, boxed, question, fused, passages)
     with stages.timed("assemble") as note:
-        spans, count_tokens = partial(_spans, searcher, principal), searcher.embedder.count_tokens
+        spans, count_tokens = partial(read_spans, searcher.store, principal), searcher.embedder.count_tokens
         merge = not request.as_ranked
         answer = assemble(ranked, rows, request.top_k, request.max_tokens, count_tokens, spans, merge)
         note.update(over_budget=answer.over_budget, duplicates=answer.duplicates)
@@ -132,28 +131,6 @@ def _pool(searcher: Searcher, stages: Stages, ground: Ground, request: SearchReq
     near, worded = stages.finish(dense_leg), stages.finish(lexical_leg)
     with stages.timed("fuse"):
         return Pool(fuse(fusion, near, worded)[:POOL], near, worded)
-
-
-def _read(
-    conn: Conn, scan: Scan, fused: Sequence[FusedCandidate], wanted: int, coded: bool
-) -> tuple[dict[int, ChunkRow], dict[int, bytes]]:
-    """Rows and codes of those that are likely to be needed, and the others' when one of these has gone."""
-    ids = [candidate.chunk_id for candidate in fused]
-    first = ids[: max(RERANK_POOL, wanted)]
-    rows = chunks.read_rows(conn, first)
-    if len(rows) < len(first):
-        rows |= chunks.read_rows(conn, ids[len(first) :])
-    pool = [chunk_id for chunk_id in ids if chunk_id in rows][:RERANK_POOL]
-    return rows, tokens.read(conn, scan.profile_id, pool) if coded else {}
-
-
-def _spans(searcher: Searcher, principal: Principal, spans: Sequence[documents.Span]) -> dict[documents.Span, str]:
-    """Texts of merged passages, as the principal may read them now."""
-    if not spans:
-        return {}
-    with reading_tenant(searcher.store, principal.tenant_id) as conn:
-        access.enter_scope(conn, principal, searcher.store.scopes)
-        return documents.read_spans(conn, spans)
 
 
 def _dense(searcher: Searcher, ground: Ground, questions: tuple[str, ...], timeout_s: float) -> Proposed:
