@@ -130,7 +130,8 @@ def gate_command(
     if old.run.golden_id != new.run.golden_id:
         raise Invalid(f"{new.run.name} is of {new.run.config['golden']}, {old.run.name} of {old.run.config['golden']}")
     if lost := {**(old.run.summary or {})["degraded"], **(new.run.summary or {})["degraded"]}:
-        raise Invalid(f"answers went without {', '.join(lost)}, which measures something else: run again in quiet")
+        raise Invalid(f"answers went without {', '.join(lost)}, which measures something else: run again in quiet, "
+                      "or with CITADEL_SEARCH_DEADLINE_S and CITADEL_LATE_BOX_S set higher")  # fmt: skip
     verdict = gate(old.values, new.values, (new.run.summary or {})["forbidden"]["count"], limits)
     if junit:
         junit.write_text(to_junit(verdict, old.run.name, new.run.name), "utf-8")
