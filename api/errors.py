@@ -20,6 +20,7 @@ MAX_DETAIL = 1000  # characters: it may name a field as the caller did
 STATUS: tuple[tuple[type[CitadelError], int], ...] = (
     (errors.Unauthenticated, 401),
     (errors.Forbidden, 403),
+    (errors.Removed, 410),
     (errors.NotFound, 404),
     (errors.VersionConflict, 412),
     (errors.Conflict, 409),

@@ -2,20 +2,30 @@
 each stage.
 
     python -m bench.ingest [--folder examples/acme/files] [--copies 3] [--processes 2] [--json]
+    python -m bench.ingest --against 150        # the same markdown files through LlamaIndex, one process against two, …
 
 The floor is the stages' own time divided by the worker processes: what is above it is dispatch, queueing and commits.
+`--against` takes so many pages of a handbook, or the example's markdown files where that is not there, and prints what
+is promised: the ratios to LlamaIndex's IngestionPipeline with PGVectorStore (`pip install citadel-rag[bench]`), of a
+refresh that finds nothing new to the first one, and of two worker processes to one, each on one thread; and how soon a
+label change of a document of 1,000 chunks holds.
 """
 
 import argparse
 import json
 import os
+import random
 import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from bench.label_change import label_change
+from bench.llama_pipeline import ingest_with_llama_index
 from cli.sources import wait_for_indexing, wait_for_job
 from cli.stack import opened_store, tenant_of
 from cli.up import bring_up
@@ -26,9 +36,13 @@ from embedded.place import erase_servers
 from embedded.supervisor import Supervisor
 from ingest.schedule import add_folder, request_refresh
 from store import jobs
+from store.migrate import create_database
 from store.pool import reading_tenant
 
 STAGES = ("fetch", "parse", "chunk", "embed", "index")
+ROOT = Path(__file__).resolve().parents[1]
+HANDBOOKS = (ROOT.parent / "shared" / "data" / "enterprise" / "sourcegraph-handbook", ROOT / "examples" / "acme")
+CHANGED_CHUNKS = 1000
 
 
 def copies_of(folder: Path, copies: int, target: Path) -> Path:
@@ -36,6 +50,31 @@ def copies_of(folder: Path, copies: int, target: Path) -> Path:
     for number in range(copies):
         shutil.copytree(folder, target / str(number), symlinks=True)
     return target
+
+
+def pages_of_a_handbook(count: int, target: Path) -> Path:
+    """So many markdown files, in an order that is always the same."""
+    files = sorted(next(folder for folder in HANDBOOKS if folder.is_dir()).rglob("*.md"))
+    random.Random(0).shuffle(files)
+    target.mkdir()
+    for number, file in enumerate([file for file in files if file.read_text(errors="replace").strip()][:count]):
+        shutil.copy(file, target / f"{number}.md")
+    return target
+
+
+@contextmanager
+def stack(processes: int, threads: int = 0) -> Iterator[Settings]:
+    """A whole stack of its own, with so many worker processes of so many threads (0: the cores, divided)."""
+    state = Path(tempfile.mkdtemp(prefix="citadel-bench-"))
+    state.chmod(0o711)
+    plain = load_settings({}, running_stack=False)
+    settings = replace(plain, state=state, port=0, worker_processes=processes, model_threads=threads)
+    try:
+        with Supervisor(state, lambda text: None) as supervisor:
+            yield bring_up(supervisor, settings, dict(os.environ), lambda text: None)
+    finally:
+        erase_servers(state)
+        shutil.rmtree(state, ignore_errors=True)
 
 
 def ingest(settings: Settings, folder: Path) -> tuple[list[Job], float, float]:
@@ -73,9 +112,41 @@ def figures(found: list[Job], seconds: float, again_s: float, processes: int) ->
         "floor_s": round(floor, 2),
         "ratio_to_floor": round(seconds / floor, 2),
         "unchanged_refresh_s": round(again_s, 2),
+        "unchanged_ratio": round(seconds / again_s, 1),
         "processes": processes,
         "cores": os.cpu_count(),
     }
+
+
+def against(pages: int) -> dict[str, object]:
+    """The promised ratios, of the same files in one run."""
+    outcome: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)  # noqa: PTH101  for the parser's confined process
+        folder = pages_of_a_handbook(pages, Path(place) / "pages")
+        with stack(2, threads=1) as running:
+            found, two_s, again_s = ingest(running, folder)
+            other = ingest_with_llama_index(create_database(running.database_url, "llama"), folder,
+                                            running.chunk_tokens, os.cpu_count() or 1)  # fmt: skip
+            outcome |= figures(found, two_s, again_s, 2)
+            outcome |= label_change(running, CHANGED_CHUNKS)
+        with stack(1, threads=1) as running:
+            _, one_s, _ = ingest(running, folder)
+    outcome |= {
+        "llama_index_documents": other.documents,
+        "llama_index_chunks": other.chunks,
+        "llama_index_seconds": round(other.seconds, 2),
+        "ratio_to_llama_index": round(other.seconds / two_s, 2),
+        "ratio_by_chunks": round(len_chunks(found) / two_s / (other.chunks / other.seconds), 2),
+        "one_process_s": round(one_s, 2),
+        "two_processes_to_one": round(one_s / two_s, 2),
+    }
+    return outcome
+
+
+def len_chunks(found: list[Job]) -> int:
+    """Chunks of all jobs that are done."""
+    return sum(int(job.detail["chunks"]) for job in found if job.state == "done")
 
 
 def main() -> None:
@@ -83,23 +154,19 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("examples/acme/files"))
     parser.add_argument("--copies", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--against", type=int, metavar="PAGES", help="compare, with so many pages of a handbook")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    state = Path(tempfile.mkdtemp(prefix="citadel-bench-"))
-    state.chmod(0o711)
-    settings = replace(load_settings({}, running_stack=False), state=state, port=0, worker_processes=options.processes)
-    try:
-        with Supervisor(state, lambda text: None) as supervisor:
-            running = bring_up(supervisor, settings, dict(os.environ), lambda text: None)
-            folder = copies_of(options.folder, options.copies, state / "files")
+    if options.against:
+        outcome = against(options.against)
+    else:
+        with stack(options.processes) as running:
+            folder = copies_of(options.folder, options.copies, running.state / "files")
             outcome = figures(*ingest(running, folder), options.processes)
-    finally:
-        erase_servers(state)
-        shutil.rmtree(state, ignore_errors=True)
     if options.json:
         print(json.dumps(outcome))
     else:
-        print("\n".join(f"{name:20} {value}" for name, value in outcome.items()))
+        print("\n".join(f"{name:24} {value}" for name, value in outcome.items()))
 
 
 if __name__ == "__main__":

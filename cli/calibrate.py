@@ -11,7 +11,7 @@ from core.config import Settings
 from core.errors import Misconfigured
 from core.records import AccessScope
 from retrieval.calibrate import GRAPH_FROM, Point, calibrate
-from store import calibrations
+from store import calibrations, kept_profiles
 from store.pool import writing
 from store.profiles import live_profile, tenant_named
 from store.vectors import Calibration
@@ -22,9 +22,10 @@ ACTOR = "service:cli"
 @click.command("calibrate", epilog="Example: citadel calibrate --json")
 @click.option("--graph-from", type=click.IntRange(min=1), default=GRAPH_FROM, show_default=True,
               help="Chunks from which on a graph is built; below, every search scans.")  # fmt: skip
+@click.option("--profile", "name", help="One that is kept beside the live one.  [default: the live one]")
 @as_json
 @pass_settings
-def calibrate_command(settings: Settings, graph_from: int, as_json: bool) -> None:
+def calibrate_command(settings: Settings, graph_from: int, name: str | None, as_json: bool) -> None:
     """Measure which way to the nearest vectors is the right one, and use it from now on.
 
     Builds the tenant's graph when it has chunks enough (some seconds for each 10,000; readers and writers go on), then
@@ -36,7 +37,8 @@ def calibrate_command(settings: Settings, graph_from: int, as_json: bool) -> Non
     with opened_store(settings) as store:
         with writing(store) as conn:
             tenant_id = tenant_named(conn, settings.tenant)
-            profile = live_profile(conn, tenant_id)
+            kept = kept_profiles.kept_named(conn, tenant_id, name).profile if name else None
+            profile = kept or live_profile(conn, tenant_id)
             total = sum(calibrations.counts(conn, tenant_id, profile.id).values())
         built, found, points = False, None, list[Point]()
         calibrations.vacuum_vectors(settings.database_url, profile.id)

@@ -92,19 +92,25 @@ def beat(settings: Settings) -> None:
     make_app(settings).Beat(schedule=str(settings.state / "beat-schedule"), loglevel="INFO").run()
 
 
-@click.command(epilog="Example: citadel dispatch")
+@click.command(epilog="Example: citadel dispatch --once")
+@click.option("--once", is_flag=True, help="Hand over what is due, say how much that was, and end.")
+@as_json
 @pass_settings
-def dispatch(settings: Settings) -> None:
+def dispatch(settings: Settings, once: bool, as_json: bool) -> None:
     """Add the refreshes that are due, and hand committed jobs to the workers, again what the broker lost.
 
     More than one does no harm.
     """
     from workers.app import make_app
-    from workers.dispatch import dispatch_forever
+    from workers.dispatch import dispatch_forever, dispatch_once
 
     _needs(settings, "redis_url")
-    going = _until_signalled()
     with opened_store(settings, reads=False) as store:
+        if once:
+            sent = dispatch_once(store, RedisBroker(settings.redis_url), make_app(settings))
+            show({"sent": sent}, as_json, f"{sent} sent")
+            return
+        going = _until_signalled()
         dispatch_forever(store, RedisBroker(settings.redis_url), make_app(settings), going, settings.sweep_every_s)
 
 

@@ -1,6 +1,8 @@
 """Opens what commands work with, from settings, and closes it again."""
 
+import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,22 +13,26 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from api.service import Service
 from core.config import Settings
-from core.errors import Misconfigured
+from core.errors import CitadelError, Misconfigured
 from core.records import Profile
 from ingest.room import Room
 from models.embedder import Embedder, open_embedder
 from models.reranker import CrossEncoderReranker
+from models.shelf import Shelf
 from retrieval.lexical import Bm25, LexicalIndex, RankBm25Index
 from retrieval.recall import KeptAnswers, code_digest
 from retrieval.rerank import Boxed, late_interaction
 from retrieval.search import Searcher
-from store import profiles
+from store import kept_profiles, profiles
 from store.answers import RedisPlaces
 from store.blobs import FsspecBlobs
 from store.broker import RedisBroker
-from store.pool import Store, open_store, reading_tenant
+from store.pool import Store, open_store, reading_tenant, writing
+
+log = logging.getLogger("citadel.models")
 
 MAX_ANSWERS_S = 12 * 3600  # half of the time that is known of changes: KEPT_HOURS of store.standing
+LOOK_S = 5.0  # between looks for profiles whose models a promotion may ask for
 NOT_RUNNING = "nothing is running here: start it with `citadel up`, or set {}"
 
 
@@ -68,8 +74,9 @@ def open_searcher(
         searcher = Searcher(
             store=store,
             embedder=opened(
-                profile, lambda: open_embedder(settings.model, settings.model_cache(), threads, profile.precision)
+                profile, lambda: open_embedder(profile.model, settings.model_cache(), threads, profile.precision)
             ),
+            shelf=open_shelf(settings),
             lexical=lexical,
             rerankers=rerankers,
             deadline_s=settings.search_deadline_s,
@@ -114,7 +121,11 @@ def keeps_vectors(settings: Settings) -> bool:
 @contextmanager
 def open_service(settings: Settings) -> Iterator[Service]:
     """What the API needs."""
-    with open_searcher(settings) as searcher, open_answers(settings, searcher) as answers:
+    with (
+        open_searcher(settings) as searcher,
+        open_answers(settings, searcher) as answers,
+        models_at_hand(searcher),
+    ):
         yield Service(
             searcher.store,
             FsspecBlobs(settings.blob_store_url()),
@@ -153,6 +164,35 @@ def open_answers(settings: Settings, searcher: Searcher) -> Iterator[KeptAnswers
         yield KeptAnswers(places, repr(engine))
     finally:
         places.close()
+
+
+def open_shelf(settings: Settings) -> Shelf:
+    """What opens the models of other profiles, when one is needed."""
+    threads = settings.model_threads or None
+    return Shelf(lambda model, precision: open_embedder(model, settings.model_cache(), threads, precision))
+
+
+@contextmanager
+def models_at_hand(searcher: Searcher, every_s: float = LOOK_S) -> Iterator[None]:
+    """Open the models of profiles that are kept beside live ones, before a promotion makes searches need them."""
+    closing = threading.Event()
+
+    def look() -> None:
+        while not closing.wait(every_s):
+            try:
+                with writing(searcher.store) as conn:
+                    wanted = kept_profiles.in_use(conn)
+                for profile in wanted:
+                    searcher.shelf.fitting(searcher.embedder, profile)
+            except CitadelError as error:
+                log.warning("a profile's model cannot be opened here: %s", error)
+
+    thread = threading.Thread(target=look, name="models", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        closing.set()
 
 
 def tenant_of(store: Store, settings: Settings) -> UUID:

@@ -33,7 +33,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     tenant: str = "default"
-    model: str = "all-MiniLM-L6-v2"
+    model: str = "all-MiniLM-L6-v2"  # of a new tenant; an old one moves by `citadel profile`
     precision: str = ""  # of a new profile: f32 or bf16; empty: bf16 where the processor computes in it
     lexical: str = "fast"  # or rank-bm25: exact as well and without a follower, in memory and slow, for small corpora
     dense: str = "replica"  # its vectors too, scanned in memory (0.8 kB a chunk); or pgvector: by Postgres alone

@@ -10,6 +10,7 @@ CitadelError
 │   ├── SourceUnavailable     where documents come from did not answer
 │   ├── KeysUnavailable       an identity provider's keys could not be fetched
 │   ├── LeaseLost             another worker holds the job now
+│   ├── ProfileMoved          the tenant came to live on another embedding profile meanwhile
 │   ├── NotYetIndexed         the requested change-log position is not visible yet
 │   ├── DeadlineExceeded      a stage ran out of its time
 │   ├── Resting               a dependency failed again and again, and is left alone for a moment
@@ -22,6 +23,7 @@ CitadelError
     │   ├── Unauthenticated   no identity, or one that does not hold
     │   └── Forbidden         the identity holds, and may not do this
     ├── NotFound              absent, or not for this caller: never told apart
+    │   └── Removed           a version of a document that the caller sees, and that retention took
     ├── Conflict              something by that name exists
     │   └── VersionConflict   the document moved on since the caller read it
     ├── Unparseable           the file yields no text
@@ -93,6 +95,12 @@ class LeaseLost(Retryable):
     """Another worker holds the job now; what this one computed is dropped."""
 
     code = "lease_lost"
+
+
+class ProfileMoved(Retryable):
+    """The tenant came to live on another embedding profile while this document was embedded for the one before."""
+
+    code = "profile_moved"
 
 
 class NotYetIndexed(Retryable):
@@ -192,6 +200,12 @@ class NotFound(Permanent):
     """Absent, or not for this caller: never told apart."""
 
     code = "not_found"
+
+
+class Removed(NotFound):
+    """A version of a document that the caller sees; the tenant's retention took it away."""
+
+    code = "removed"
 
 
 class Conflict(Permanent):

@@ -13,7 +13,7 @@ from uuid import UUID
 import numpy as np
 
 from core.records import Chunk, ParsedDocument, Profile, Submission
-from ingest.chunk import ChunkBudget, chunk
+from ingest.chunk import ChunkBudget, chunk, embedded_text
 from ingest.parsers.plain import parse_text
 from ingest.pipeline import Pipeline
 from models.language import language_of
@@ -67,11 +67,7 @@ def _prepare(pipeline: Pipeline, profile: Profile, budget: ChunkBudget, submissi
 
 
 def _publish(pipeline: Pipeline, tenant_id: UUID, profile: Profile, prepared: Sequence[Prepared]) -> None:
-    texts = [
-        f"{piece.embed_prefix}\n{parsed.text[piece.start : piece.end]}".lstrip()
-        for _, parsed, pieces in prepared
-        for piece in pieces
-    ]
+    texts = [embedded_text(parsed.text, piece) for _, parsed, pieces in prepared for piece in pieces]
     vectors, codes = pipeline.embedder.embed_documents_with_tokens(texts)
     vector, code = iter(vectors), iter(codes)
     keys = [pipeline.blobs.put(submission.content) for submission, _, _ in prepared]

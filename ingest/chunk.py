@@ -64,6 +64,11 @@ def chunk(
     return flagged(chunks, parsed.flags)
 
 
+def embedded_text(text: str, piece: Chunk) -> str:
+    """What of a chunk of this canonical text is embedded: its prefix, and its span."""
+    return f"{piece.embed_prefix}\n{text[piece.start : piece.end]}".lstrip()
+
+
 def chunk_document(
     parsed: ParsedDocument, title: str | None, budget: ChunkBudget, tokenizer: Tokenizer
 ) -> tuple[Chunk, ...]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from core.errors import LeaseLost, Retryable
 from core.records import Lease
-from ingest.chunk import ChunkBudget, chunk
+from ingest.chunk import ChunkBudget, chunk, embedded_text
 from ingest.sandbox import ParserSandbox
-from models.embedder import Embedder, check_model
+from models.embedder import Embedder
 from models.language import language_of
+from models.shelf import Shelf
 from store import chunks, jobs
 from store.blobs import BlobStore
 from store.pool import Store, writing
@@ -28,10 +29,14 @@ class Pipeline:
     embedder: Embedder
     lease_s: float
     max_backlog: int = 100_000  # open jobs of a tenant, above which its refreshes wait
+    shelf: Shelf = field(default_factory=Shelf)  # of other profiles' models
 
 
 def index_version(pipeline: Pipeline, lease: Lease) -> None:
-    """Parse, chunk, embed and publish the job's version. Raises Unparseable, Retryable, ModelMismatch."""
+    """Parse, chunk, embed and publish the job's version. Raises Unparseable, Retryable, ModelMismatch.
+
+    ProfileMoved, a Retryable, when the tenant came to live on another profile meanwhile: it is done again for that one.
+    """
     document_id, version = lease.job.document_id, lease.job.version
     assert document_id is not None and version is not None
     clock = _Clock()
@@ -41,7 +46,7 @@ def index_version(pipeline: Pipeline, lease: Lease) -> None:
             jobs.finish(conn, lease, None, {"superseded": True})
             return
         profile = live_profile(conn, lease.job.tenant_id)  # the tenant's own, as it is now: its searches look there
-    check_model(pipeline.embedder, profile)
+    embedder = pipeline.shelf.fitting(pipeline.embedder, profile)
     with heartbeat(pipeline, lease):
         with clock.stage("fetch"):
             content = pipeline.blobs.get(wanted.blob_key)
@@ -52,10 +57,10 @@ def index_version(pipeline: Pipeline, lease: Lease) -> None:
             jobs.set_state(conn, lease, "embedding")
         with clock.stage("chunk"):
             budget = ChunkBudget(chunk_tokens=profile.chunk_tokens)
-            pieces = chunk(parsed, wanted.title or parsed.title, profile.chunker, budget, pipeline.embedder)
+            pieces = chunk(parsed, wanted.title or parsed.title, profile.chunker, budget, embedder)
         with clock.stage("embed"):
-            texts = [f"{piece.embed_prefix}\n{parsed.text[piece.start : piece.end]}".lstrip() for piece in pieces]
-            vectors, codes = pipeline.embedder.embed_documents_with_tokens(texts)
+            texts = [embedded_text(parsed.text, piece) for piece in pieces]
+            vectors, codes = embedder.embed_documents_with_tokens(texts)
         with writing(pipeline.store) as conn:
             jobs.set_state(conn, lease, "indexing")
         with writing(pipeline.store) as conn:

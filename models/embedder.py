@@ -1,5 +1,6 @@
 """The seam of what turns text into vectors, and the choice of what stands behind it."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +15,7 @@ from models.fake_embedder import FakeEmbedder
 from models.openvino_encoder import open_minilm
 from models.sentence_embedder import open_sentence_transformer
 
-FAKE = "fake"
+FAKE = re.compile(r"fake(?:-([0-9]{2,4}))?")
 
 
 class Embedder(Protocol):
@@ -74,8 +75,8 @@ def open_embedder(model: str, cache_dir: Path, threads: int | None = None, preci
     Raises Misconfigured for a model that is not there, ModelMismatch for one that is not what it should be.
     """
     embedder: Embedder
-    if model == FAKE:
-        embedder = FakeEmbedder()
+    if fake := FAKE.fullmatch(model):
+        embedder = FakeEmbedder(int(fake[1] or FakeEmbedder.dimensions))
     elif model in (minilm.NAME, minilm.HUB_NAME):
         embedder = open_minilm(cache_dir, threads, precision)
     else:
@@ -95,6 +96,6 @@ def check_model(embedder: Embedder, profile: Profile) -> None:
         profile.precision,
     ):
         raise ModelMismatch(
-            f"CITADEL_MODEL is {embedder.name!r}, the live profile's model is {profile.model!r}: set it so, "
-            "or make a profile for the new model"
+            f"this process has the model {embedder.name!r} in {embedder.precision}, the profile {profile.name!r} wants "
+            f"{profile.model!r} in {profile.precision}"
         )

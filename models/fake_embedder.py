@@ -21,8 +21,12 @@ class FakeEmbedder:
     max_tokens = 256
     token_bits = 128
 
+    def __init__(self, dimensions: int = 128) -> None:
+        if dimensions != FakeEmbedder.dimensions:  # another model, to move between two
+            self.name, self.dimensions, self.token_bits = f"fake-{dimensions}", dimensions, dimensions
+
     def embed_documents(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """float32 [len(texts), 128]: feature hashing (Weinberger et al. 2009), one signed bucket a word."""
+        """float32 [len(texts), dimensions]: feature hashing (Weinberger et al. 2009), one signed bucket a word."""
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         for row, text in zip(vectors, texts, strict=True):
             row += self._words(text).sum(axis=0)
@@ -48,7 +52,7 @@ class FakeEmbedder:
         return self.embed_queries(texts), [self._rotated(text) for text in texts]
 
     def _words(self, text: str) -> npt.NDArray[np.float32]:
-        """float32 [words, 128]: 1 or -1 in each word's bucket."""
+        """float32 [words, dimensions]: 1 or -1 in each word's bucket."""
         words = _TOKEN.findall(text.lower())[: self.max_tokens]
         found = np.zeros((len(words), self.dimensions), np.float32)
         for row, word in zip(found, words, strict=True):

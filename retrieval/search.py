@@ -10,8 +10,9 @@ from uuid import UUID, uuid4
 
 from core.errors import Invalid, NotYetIndexed, Overloaded, Permanent
 from core.records import ChunkRow, FusedCandidate, Fusion, Principal, SearchAnswer, SearchRequest
-from models.embedder import Embedder, check_model
+from models.embedder import Embedder
 from models.reranker import Question
+from models.shelf import Shelf
 from retrieval.assemble import assemble
 from retrieval.explain import Pool, explain
 from retrieval.fuse import fuse
@@ -40,11 +41,13 @@ class Searcher:
     """What a process searches with."""
 
     store: Store
-    embedder: Embedder
+    embedder: Embedder  # of the profile that was live when the process started
     lexical: LexicalIndex
     rerankers: Mapping[str, Boxed] = field(default_factory=late_interaction)
     deadline_s: float = 10.0
     at_least_wait_s: float = 5.0
+    shelf: Shelf = field(default_factory=Shelf)  # of other profiles' models
+    ways_of: Callable[[Conn, UUID], profiles.Ways] = profiles.ways_of  # or another profile's, to evaluate it
     questions: Questions = field(default_factory=Questions)
     answers: KeptAnswers | None = None  # None: none is kept
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -90,9 +93,9 @@ def _search(searcher: Searcher, principal: Principal, request: SearchRequest, re
     with reading_tenant(searcher.store, principal.tenant_id) as conn:
         with stages.timed("authorize") as note:
             scope = access.enter_scope(conn, principal, searcher.store.scopes)
-            ways = profiles.ways_of(conn, scope.tenant_id)
+            ways = searcher.ways_of(conn, scope.tenant_id)
             fusion = request.fusion or ways.fusion
-            check_model(searcher.embedder, ways.profile)
+            searcher = replace(searcher, embedder=searcher.shelf.fitting(searcher.embedder, ways.profile))
             scan = Scan(scope, ways.profile.id, where)
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
         memory = recall(searcher.answers, conn, Asked(principal, scope, ways.profile, fusion, request))

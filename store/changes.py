@@ -8,7 +8,7 @@ from store.pool import Conn
 
 LOG = "INSERT INTO change_log (tenant_id, document_id, version, action) VALUES (%s, %s, %s, %s) RETURNING seq"
 POSITION = "SELECT coalesce(max(seq), 0) FROM change_log WHERE tenant_id = %s"
-PROFILES = "SELECT id FROM profiles"
+PROFILES = "SELECT id FROM profiles ORDER BY id FOR KEY SHARE"  # none of them is dropped before this transaction ends
 MOVE = "UPDATE {} SET label_set_id = %s WHERE document_id = %s AND label_set_id <> %s"
 
 

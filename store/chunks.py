@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from core.errors import Invalid
+from core.errors import Invalid, ProfileMoved
 from core.records import AccessScope, Chunk, ChunkRow, Lease, ParsedDocument, Place
 from store import changes, jobs, tokens
 from store.filters import Value
@@ -23,6 +23,9 @@ TO_INDEX = """
     JOIN documents d ON d.id = v.document_id
     WHERE v.document_id = %s AND v.version = %s AND v.version > coalesce(d.current_version, 0)
 """
+# Alone in its statement: what the lock was waited for is seen by the next one.
+HOLD_LIVE = "SELECT pg_advisory_xact_lock_shared(hashtextextended('live:' || %s::text, 0))"
+LIVE = "SELECT live_profile FROM tenants WHERE id = %s"
 LOCK_CURRENT = "SELECT coalesce(current_version, 0) FROM documents WHERE id = %s FOR UPDATE"
 DROP_CHUNKS = "DELETE FROM chunks WHERE document_id = %s AND profile_id = %s"
 ADD_CHUNKS = """
@@ -93,6 +96,16 @@ class ToIndex:
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose chunks they are."""
+
+    tenant_id: UUID
+    profile_id: int
+    document_id: UUID
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """Which index rows a leg may look at: the live profile's, the caller's label sets, the request's filter."""
 
@@ -129,20 +142,18 @@ def publish(
 
     `vectors` is [len(chunks), dimensions], `codes` one a chunk or, of a model without, none at all; `stage_ms` is kept
     with the job, beside this stage's own time. False when a newer version is current or the document is gone; the job
-    is done either way. Raises LeaseLost.
+    is done either way. Raises LeaseLost, and ProfileMoved when the tenant does not live on that profile any more.
     """
     started = time.perf_counter()
     jobs.hold(conn, lease)
+    _hold_live(conn, lease.job.tenant_id, profile_id)
     document_id, version = lease.job.document_id, lease.job.version
     assert document_id is not None and version is not None
     row = conn.execute(LOCK_CURRENT, (document_id,)).fetchone()
     if row is None or row[0] >= version:
         jobs.finish(conn, lease, None, {"superseded": True})
         return False
-    conn.execute(DROP_CHUNKS, (document_id, profile_id))
-    ids = _add(conn, lease, profile_id, parsed, chunks, vectors)
-    if codes:
-        tokens.add(conn, profile_id, document_id, dict(zip(ids, codes, strict=True)))
+    add_rows(conn, Owner(lease.job.tenant_id, profile_id, document_id, version), parsed.text, chunks, vectors, codes)
     elements = Jsonb([asdict(element) for element in parsed.elements])
     flags = Jsonb([asdict(flag) for flag in parsed.flags])
     conn.execute(SET_TEXT, (parsed.text, elements, parsed.mime_type, parsed.title, list(parsed.warnings),
@@ -155,6 +166,21 @@ def publish(
     detail = {"chunks": len(chunks), "pages": pages, "warnings": list(parsed.warnings), "ms": ms}
     jobs.finish(conn, lease, seq, detail)
     return True
+
+
+def add_rows(
+    conn: Conn,
+    owner: Owner,
+    text: str,
+    chunks: Sequence[Chunk],
+    vectors: NDArray[np.float32],
+    codes: Sequence[bytes],
+) -> None:
+    """The version's chunks, vectors and codes under a profile, instead of those of any version that are there."""
+    conn.execute(DROP_CHUNKS, (owner.document_id, owner.profile_id))
+    ids = _add(conn, owner, text, chunks, vectors)
+    if codes:
+        tokens.add(conn, owner.profile_id, owner.document_id, dict(zip(ids, codes, strict=True)))
 
 
 def visible_ids(conn: Conn, scan: Scan) -> NDArray[np.int64]:
@@ -201,21 +227,22 @@ def of_documents(
     return {chunk_id: (document_id, Place(*place)) for chunk_id, document_id, *place in rows}
 
 
-def _add(
-    conn: Conn,
-    lease: Lease,
-    profile_id: int,
-    parsed: ParsedDocument,
-    chunks: Sequence[Chunk],
-    vectors: NDArray[np.float32],
-) -> list[int]:
-    rows = [{**asdict(chunk), "text": parsed.text[chunk.start : chunk.end]} for chunk in chunks]
-    keys = {"tenant": lease.job.tenant_id, "profile": profile_id, "document": lease.job.document_id,
-            "version": lease.job.version, "chunks": Jsonb(rows)}  # fmt: skip
+def _hold_live(conn: Conn, tenant_id: UUID, profile_id: int) -> None:
+    """Until this transaction ends, the tenant goes on living on that profile. Raises ProfileMoved."""
+    conn.execute(HOLD_LIVE, (tenant_id,))
+    row = conn.execute(LIVE, (tenant_id,)).fetchone()
+    if row is None or row[0] != profile_id:
+        raise ProfileMoved("the tenant lives on another embedding profile now: the document is embedded again")
+
+
+def _add(conn: Conn, owner: Owner, text: str, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> list[int]:
+    rows = [{**asdict(chunk), "text": text[chunk.start : chunk.end]} for chunk in chunks]
+    keys = {"tenant": owner.tenant_id, "profile": owner.profile_id, "document": owner.document_id,
+            "version": owner.version, "chunks": Jsonb(rows)}  # fmt: skip
     ids = {ordinal: chunk_id for chunk_id, ordinal in conn.execute(ADD_CHUNKS, keys).fetchall()}
-    statement = sql.SQL(ADD_VECTOR).format(changes.vectors_table(profile_id))
+    statement = sql.SQL(ADD_VECTOR).format(changes.vectors_table(owner.profile_id))
     values = [
-        (ids[chunk.ordinal], HalfVector(vector), lease.job.document_id, lease.job.version)
+        (ids[chunk.ordinal], HalfVector(vector), owner.document_id, owner.version)
         for chunk, vector in zip(chunks, vectors, strict=True)
     ]
     with conn.cursor() as cursor:

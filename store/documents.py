@@ -9,7 +9,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from core.errors import NotFound, VersionConflict
+from core.errors import NotFound, Removed, VersionConflict
 from core.records import Document, Labels, Submission, Submitted
 from store import access, changes, jobs
 from store.pool import Conn
@@ -67,6 +67,7 @@ TEXT = """
     FROM versions v JOIN documents d ON d.id = v.document_id
     WHERE v.document_id = %(id)s AND v.version = coalesce(%(version)s, d.current_version) AND v.text IS NOT NULL
 """
+WAS_REMOVED = "SELECT FROM documents WHERE id = %(id)s AND oldest_version > %(version)s"
 
 SPANS = """
     SELECT w.place, substr(v.text, w.start + 1, w."end" - w.start)
@@ -216,11 +217,14 @@ def page(conn: Conn, source: str | None, after: tuple[datetime, UUID], limit: in
 
 
 def read_text(conn: Conn, document_id: UUID, version: int | None, start: int, end: int | None) -> TextSpan:
-    """text[start:end] of a version (default: the current one). Raises NotFound."""
+    """text[start:end] of a version (default: the current one). Raises NotFound, and Removed for one that retention took
+    from a document which this transaction's scope shows."""
     length = max(0, (MAX_OFFSET if end is None else end) - start)
     values = {"id": document_id, "version": version, "start": start, "length": length}
     row = conn.execute(TEXT, values).fetchone()
     if row is None:
+        if conn.execute(WAS_REMOVED, values).fetchone() is not None:
+            raise Removed("the document does not keep this version any more: read the current one")
         raise NotFound("there is no such document")
     return TextSpan(row[0], start, start + len(row[1]), row[1])
 

@@ -21,7 +21,13 @@ from store.pool import Conn, Store, writing
 
 ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 NO_HURRY = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0"
-TENANTS = "SELECT t.id, p.id, p.dimensions, t.hash_key FROM tenants t JOIN profiles p ON p.id = t.live_profile"
+# The live profile's replica, and those of the profiles that are kept beside it: a promotion finds its replica made.
+TENANTS = """
+    SELECT t.id, p.id, p.dimensions, t.hash_key
+    FROM tenants t JOIN (SELECT id AS tenant_id, live_profile AS profile_id FROM tenants
+                         UNION SELECT tenant_id, profile_id FROM kept_profiles) used ON used.tenant_id = t.id
+    JOIN profiles p ON p.id = used.profile_id
+"""
 # The row of the highest xid stands for the log: a database that lacks it was restored, or is another.
 POSITION = """
     SELECT pg_current_snapshot()::text, coalesce(l.seq, 0), coalesce(l.xid::text, '0')
@@ -147,7 +153,7 @@ def following(store: Store) -> Iterator[Conn]:
 
 
 def tenants(conn: Conn) -> list[Tenant]:
-    """Every tenant."""
+    """Every tenant, once for each of the profiles that its index is kept under."""
     return [Tenant(*row) for row in conn.execute(TENANTS).fetchall()]
 
 

@@ -18,6 +18,18 @@ ROLES = {"citadel_owner": "NOLOGIN", "citadel_app": "LOGIN", "citadel_maintenanc
 LOCK = 0x43495441  # one migrator at a time
 
 ROLE_EXISTS = "SELECT FROM pg_roles WHERE rolname = %s"
+# To vacuum and reindex what the owner has, from Postgres 17 on; an administrator who may not grant it does both alone.
+MAY_MAINTAIN = """
+    DO $$ BEGIN
+        IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR EXISTS (
+            SELECT FROM pg_auth_members WHERE roleid = to_regrole('pg_maintain') AND admin_option
+            AND pg_has_role(current_user, member, 'USAGE')) THEN
+            IF to_regrole('pg_maintain') IS NOT NULL THEN
+                GRANT pg_maintain TO citadel_maintenance;
+            END IF;
+        END IF;
+    END $$
+"""
 OWN_SCHEMA = "ALTER SCHEMA public OWNER TO citadel_owner"
 LEDGER = """
     CREATE TABLE IF NOT EXISTS migrations (
@@ -127,6 +139,7 @@ def _make_roles(conn: Conn, passwords: dict[str, str]) -> None:
         if passwords.get(role):
             conn.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(name, sql.Literal(passwords[role])))
     conn.execute("GRANT citadel_owner TO CURRENT_USER")
+    conn.execute(MAY_MAINTAIN)
 
 
 def _apply(conn: Conn, migrations: tuple[Migration, ...]) -> list[str]:

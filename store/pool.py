@@ -176,6 +176,20 @@ def writing_alone(store: Store) -> Iterator[Conn]:
 
 
 @contextmanager
+def alone(store: Store) -> Iterator[Conn]:
+    """A connection of maintenance in no transaction, and without a limit of time. Raises StoreUnavailable."""
+    with _translated(), store.maintenance.connection() as conn:
+        conn.autocommit = True
+        try:
+            conn.execute("SET statement_timeout = 0")
+            yield conn
+        finally:
+            if not conn.closed:
+                conn.execute("RESET statement_timeout")
+                conn.autocommit = False
+
+
+@contextmanager
 def trying(store: Store) -> Iterator[Conn]:
     """As `writing`, and rolled back at its end: for what a change would come to."""
     with _translated(), store.maintenance.connection() as conn, conn.transaction(force_rollback=True):

@@ -91,6 +91,14 @@ def ways_of(conn: Conn, tenant_id: UUID) -> Ways:
     return Ways(Profile(*row[:7]), Fusion(*row[7:9]), Hashing(*row[9:]))
 
 
+def profile_named(conn: Conn, name: str) -> Profile:
+    """A profile by its name. Raises NotFound."""
+    found = _by_name(conn, name)
+    if found is None:
+        raise NotFound(f"there is no profile {name!r}: see `citadel profile list`")
+    return found
+
+
 def fusion_of(conn: Conn, tenant_id: UUID) -> Fusion:
     """How this tenant's legs become one list."""
     with conn.cursor(row_factory=class_row(Fusion)) as cursor:

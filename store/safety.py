@@ -28,6 +28,7 @@ PROTECTED = (
     "eval_stages",
     "listings",
     "listed",
+    "kept_profiles",
 )
 
 ROLE = """
@@ -63,8 +64,8 @@ NEEDED = {
 }
 NEEDED |= dict.fromkeys(
     ("memberships", "clearances", "closed_subjects", "scim_users", "scim_groups", "label_sets", "sources", "change_log",
-     "jobs", "tombstones", "calibrations", "golden_sets", "golden_queries", "eval_runs", "eval_answers",
-     "eval_passages", "eval_stages", "listings", "listed"), ("scope_tenant()",)
+     "jobs", "tombstones", "calibrations", "kept_profiles", "golden_sets", "golden_queries", "eval_runs",
+     "eval_answers", "eval_passages", "eval_stages", "listings", "listed"), ("scope_tenant()",)
 )  # fmt: skip
 UNPOLICED = """
     SELECT relname FROM pg_class

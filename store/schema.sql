@@ -34,7 +34,10 @@ CREATE TABLE tenants (
     keep_queries      boolean NOT NULL DEFAULT false, -- whether the audit keeps the text of queries
     -- how the legs become one list: the dense one's weight is of the convex combination, the lexical one has the rest
     fusion            text NOT NULL DEFAULT 'convex' CHECK (fusion IN ('convex', 'rrf')),
-    dense_weight      float8 NOT NULL DEFAULT 0.4 CHECK (dense_weight BETWEEN 0 AND 1)
+    dense_weight      float8 NOT NULL DEFAULT 0.4 CHECK (dense_weight BETWEEN 0 AND 1),
+    -- how many versions before the current one are kept, or for how many days; null and null: all of them
+    keep_versions     int CHECK (keep_versions >= 0),
+    keep_days         int CHECK (keep_days >= 0)
 );
 
 CREATE TABLE classifications (
@@ -298,6 +301,7 @@ CREATE TABLE documents (
     created_at      timestamptz NOT NULL DEFAULT now(),
     updated_at      timestamptz NOT NULL DEFAULT now(),
     permissions     text,                                   -- digest of the labels that the source last gave
+    oldest_version  int NOT NULL DEFAULT 1,                 -- those before it were taken away by retention
     UNIQUE (source_id, external_id)
 );
 CREATE INDEX ON documents (tenant_id, created_at, id);
@@ -812,3 +816,25 @@ BEGIN
     CALL add_tokens(new_id);
     RETURN new_id;
 END $$;
+
+-- Profiles beside the live one ----------------------------------------------------------------------------------------
+
+-- Profiles that a tenant's index is kept under beside the live one: candidates, and those it lived on before.
+CREATE TABLE kept_profiles (
+    tenant_id  uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
+    profile_id int NOT NULL REFERENCES profiles,
+    role       text NOT NULL CHECK (role IN ('candidate', 'previous')),
+    since      timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, profile_id)
+);
+CALL protect('kept_profiles', 'tenant_id = (SELECT scope_tenant())');
+GRANT SELECT, INSERT, UPDATE, DELETE ON kept_profiles TO citadel_maintenance;
+
+-- A profile's tables go, and the profile with them; whoever works on one of them holds the profile's row. As the owner,
+-- who sees no row of them: maintenance has deleted those.
+CREATE PROCEDURE drop_profile(p_profile int) LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM profiles WHERE id = p_profile;
+    EXECUTE format('DROP TABLE %I, %I', 'tokens_' || p_profile, 'vectors_' || p_profile);
+END $$;
+REVOKE EXECUTE ON PROCEDURE drop_profile(int) FROM PUBLIC;

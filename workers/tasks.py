@@ -11,7 +11,7 @@ from core.config import Settings
 from core.errors import Retryable
 from ingest.attempt import attempt
 from ingest.erase import finish_erasures
-from ingest.sweep import sweep_blobs
+from ingest.upkeep import keep_up
 from store.broker import QUEUES
 from store.calibrations import keep_counts
 from store.standing import trim_changes
@@ -24,6 +24,7 @@ SWEEP = "citadel.sweep"
 INDEX_LIMITS_S = {"soft_time_limit": 15 * 60, "time_limit": 20 * 60}
 # A first refresh of a large source takes hours. What it has brought in stays when it is cut, and is not read again.
 REFRESH_LIMITS_S = {"soft_time_limit": 12 * 3600, "time_limit": 12 * 3600 + 300}
+SWEEP_LIMITS_S = {"soft_time_limit": 50 * 60, "time_limit": 51 * 60}  # what is left then is the next one's
 AWAY_S = 1.0
 
 
@@ -47,10 +48,9 @@ def register(app: Celery, settings: Settings) -> None:
         keep_counts(pipeline.store)
         trim_changes(pipeline.store)
 
-    @app.task(name=SWEEP)  # type: ignore[untyped-decorator]
+    @app.task(name=SWEEP, **SWEEP_LIMITS_S)  # type: ignore[untyped-decorator]
     def sweep() -> Any:
-        pipeline = pipeline_of(settings)
-        return sweep_blobs(pipeline.store, pipeline.blobs, settings.blob_grace_s)
+        return keep_up(pipeline_of(settings), settings.blob_grace_s)
 
 
 def routes() -> dict[str, dict[str, str]]:

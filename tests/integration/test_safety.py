@@ -61,6 +61,8 @@ MUTATIONS = {
     "ALTER POLICY reader ON label_set_changes USING (tenant_id = (SELECT scope_tenant()))": "label_set_changes",
     "DROP TRIGGER changes_update ON documents": "documents",
     "ALTER TABLE documents DISABLE TRIGGER changes_delete": "documents",
+    "ALTER TABLE kept_profiles NO FORCE ROW LEVEL SECURITY": "kept_profiles",
+    "ALTER POLICY reader ON kept_profiles USING (true)": "kept_profiles",
     "ALTER TABLE calibrations NO FORCE ROW LEVEL SECURITY": "calibrations",
     "DROP TRIGGER epoch_insert ON memberships": "memberships",
     "ALTER TABLE clearances DISABLE TRIGGER epoch_update_from": "clearances",

@@ -1,0 +1,73 @@
+"""How many replaced versions a tenant keeps, and the removal of the others."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from core.errors import NotFound
+from store.pool import Conn
+
+READ = "SELECT keep_versions AS versions, keep_days AS days FROM tenants WHERE id = %s"
+SET = "UPDATE tenants SET keep_versions = %s, keep_days = %s WHERE id = %s"
+# A version is replaced when the next one that was indexed came. With both limits, it is kept as long as either says so.
+DUE = """
+    SELECT v.document_id, max(v.version) + 1, count(*)::int, count(DISTINCT v.blob_key)::int
+    FROM versions v JOIN documents d ON d.id = v.document_id JOIN tenants t ON t.id = d.tenant_id
+    WHERE v.version < d.current_version AND (t.keep_versions IS NOT NULL OR t.keep_days IS NOT NULL)
+      AND (t.keep_versions IS NULL OR v.version < d.current_version - t.keep_versions)
+      AND (t.keep_days IS NULL OR now() - make_interval(days => t.keep_days) > (
+           SELECT min(n.created_at) FROM versions n
+           WHERE n.document_id = v.document_id AND n.version > v.version AND n.state = 'indexed'))
+    GROUP BY v.document_id LIMIT %s
+"""
+LOCK = "SELECT FROM documents WHERE id = %s AND current_version >= %s FOR UPDATE"
+REMOVE = "DELETE FROM versions WHERE document_id = %s AND version < %s RETURNING blob_key"
+NOTE = "UPDATE documents SET oldest_version = %s WHERE id = %s"
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What is kept beside the current version; None and None: every version."""
+
+    versions: int | None  # so many before the current one
+    days: int | None  # and those that were replaced no longer ago
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A document with versions that need not be kept."""
+
+    document_id: UUID
+    oldest: int  # the first version that stays
+    versions: int
+    blobs: int
+
+
+def of_tenant(conn: Conn, tenant_id: UUID) -> Retention:
+    """What the tenant keeps. Raises NotFound."""
+    with conn.cursor(row_factory=class_row(Retention)) as cursor:
+        found = cursor.execute(READ, (tenant_id,)).fetchone()
+    if found is None:
+        raise NotFound("there is no such tenant")
+    return found
+
+
+def set_retention(conn: Conn, tenant_id: UUID, retention: Retention) -> None:
+    """Keep so much from the next upkeep on."""
+    conn.execute(SET, (retention.versions, retention.days, tenant_id))
+
+
+def due(conn: Conn, limit: int | None) -> list[Due]:
+    """Up to `limit` documents, of all tenants, that hold versions which are to go."""
+    return [Due(*row) for row in conn.execute(DUE, (limit,)).fetchall()]
+
+
+def remove_before(conn: Conn, document_id: UUID, oldest: int) -> list[str]:
+    """Delete the document's versions before `oldest`, with all that hangs on them; returns the keys of their blobs,
+    to be deleted after the commit where nothing else refers to them."""
+    if conn.execute(LOCK, (document_id, oldest)).fetchone() is None:
+        return []
+    keys = {str(key) for (key,) in conn.execute(REMOVE, (document_id, oldest)).fetchall()}
+    conn.execute(NOTE, (oldest, document_id))
+    return sorted(keys)
