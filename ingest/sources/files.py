@@ -1,8 +1,11 @@
 """Files of any fsspec file system: S3, Google Cloud Storage, Azure, SFTP, WebDAV, HTTP, an archive."""
 
 import hashlib
+import math
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -22,6 +25,7 @@ WEBDAV = {"webdav": "http", "webdavs": "https"}
 # What file systems tell of a file that changes with its bytes; a size alone does not.
 SIGNS = ("ETag", "etag", "md5", "md5Hash", "content_md5", "checksum", "crc32c", "CRC", "generation", "version_id",
          "mtime", "modify", "modified", "LastModified", "last_modified", "updated", "date_time")  # fmt: skip
+SAME_SECOND_S = 2.0
 
 
 class FilesSource:
@@ -103,7 +107,7 @@ class FilesSource:
                 self._rules.at(_below(root, folder))
             for name, info in sorted(files.items()):
                 if not name.startswith(".") and info["type"] == "file":
-                    yield Listed(_below(root, info["name"]), fingerprint(info))
+                    yield Listed(_below(root, info["name"]), fingerprint(info, time.time()))
 
     def _read_rules(self, path: str) -> bytes | None:
         try:
@@ -139,10 +143,12 @@ def _open(url: str, options: dict[str, Any]) -> tuple[Any, str]:
     return WebdavFileSystem(place, auth=auth, skip_instance_cache=True, **options), ""
 
 
-def fingerprint(info: Mapping[str, Any]) -> str | None:
-    """Of what a file system tells of a file; None where that would not tell of other bytes."""
+def fingerprint(info: Mapping[str, Any], now: float) -> str | None:
+    """Of what a file system tells of a file; None where that would not tell of other bytes, as when the file was
+    written just now: many tell whole seconds, and what is written in the same second looks alike. `now` is in s."""
     signs = [(key, str(info[key])) for key in SIGNS if info.get(key) is not None]
-    if not signs:
+    written = [when.timestamp() for key in SIGNS if isinstance(when := info.get(key), datetime)]
+    if not signs or max(written, default=-math.inf) > now - SAME_SECOND_S:
         return None
     return hashlib.sha256(repr((info.get("size"), signs)).encode()).hexdigest()[:32]
 

@@ -10,11 +10,10 @@ import pytest
 
 from api.admission import PLACES
 from api.service import Service
+from retrieval.legs import Ground
 from retrieval.lexical import RankBm25Index
 from retrieval.search import SEARCHES, Searcher
 from retrieval.stages import Proposed
-from store.chunks import Scan
-from store.pool import View
 from tests.conftest import World
 from tests.integration.serving import NoBroker, bearer, make_key, serving
 
@@ -23,7 +22,7 @@ SUSTAINED = SEARCHES / LEG_S  # searches a second
 SECONDS = 3.0
 
 
-def slow_leg(searcher: Searcher, view: View, scan: Scan, questions: tuple[str, ...], timeout_s: float) -> Proposed:
+def slow_leg(searcher: Searcher, ground: Ground, questions: tuple[str, ...], timeout_s: float) -> Proposed:
     """A leg that finds nothing, in a while."""
     time.sleep(LEG_S)
     return Proposed([])

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,14 @@ def test_labels_that_are_not_there_are_not_nobodys_but_unknown() -> None:
 
 
 def test_a_size_alone_is_no_fingerprint() -> None:
-    assert fingerprint({"name": "a", "size": 3, "type": "file"}) is None
+    assert fingerprint({"name": "a", "size": 3, "type": "file"}, 0.0) is None
     one, two = ({"size": 3, "ETag": tag} for tag in ("1", "2"))
-    assert fingerprint(one) == fingerprint({"name": "b", **one}) != fingerprint(two)
+    assert fingerprint(one, 0.0) == fingerprint({"name": "b", **one}, 0.0) != fingerprint(two, 0.0)
+
+
+def test_what_was_written_in_this_second_has_no_fingerprint() -> None:
+    """A server that tells whole seconds tells the same of what is written over it in the same second."""
+    written = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    info = {"etag": "x", "modified": written, "size": 3}
+    assert fingerprint(info, written.timestamp() + 1.0) is None
+    assert fingerprint(info, written.timestamp() + 3.0) is not None
