@@ -412,7 +412,8 @@ class ChunkRow:
     heading_path: tuple[str, ...]
     tokens: int
     text: str
-    superseded_by: UUID | None = None  # the document that its metadata names, where the reader sees that one too
+    successor: str | None = None  # external id of the newer document of its source that its metadata names
+    superseded_by: UUID | None = None  # that document, where the reader sees it too
     flags: tuple[str, ...] = ()  # kinds of what its reader should know, e.g. hidden_text
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from uuid import UUID
 
 import numpy as np
@@ -71,17 +71,19 @@ OF_DOCUMENTS = """
 MATCHING = "AND document_id IN (SELECT id FROM documents d WHERE {})"
 DATES = "SELECT c.id, {} FROM chunks c JOIN documents d ON d.id = c.document_id WHERE c.id = ANY(%s)"
 INDEXED_TEXTS = "SELECT id, embed_prefix, text FROM chunks WHERE id = ANY(%s)"
-# Under row-level security a newer document that the reader may not see is not there.
 ROWS = """
     SELECT c.id AS chunk_id, c.document_id, d.external_id, s.name AS source, c.version, d.title, d.uri, c.ordinal,
            c.start_offset AS start, c.end_offset AS "end", c.page_start, c.page_end, c.heading_path, c.tokens,
-           c.text, c.flags, newer.id AS superseded_by
+           c.text, c.flags, d.metadata ->> 'superseded_by' AS successor
     FROM chunks c
     JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
     JOIN sources s ON s.id = d.source_id
-    LEFT JOIN documents newer ON newer.source_id = d.source_id AND newer.external_id = d.metadata ->> 'superseded_by'
-        AND newer.current_version IS NOT NULL AND newer.id <> d.id
     WHERE c.id = ANY(%s::bigint[])
+"""
+# By itself, of values: joined to ROWS, row-level security keeps the name, which `->>` gives, from the index (15 ms).
+NEWER = """
+    SELECT s.name, n.external_id, n.id FROM documents n JOIN sources s ON s.id = n.source_id
+    WHERE s.name = ANY(%s) AND n.external_id = ANY(%s) AND n.current_version IS NOT NULL
 """
 
 
@@ -210,7 +212,18 @@ def read_rows(conn: Conn, chunk_ids: Sequence[int]) -> dict[int, ChunkRow]:
     with conn.cursor(row_factory=class_row(ChunkRow)) as cursor:
         # planned once a connection: planning takes longer than reading 50 rows
         found = cursor.execute(ROWS, (list(chunk_ids),), prepare=True, binary=True).fetchall()
-    return {row.chunk_id: row for row in found}
+    return {row.chunk_id: row for row in _with_newer(conn, found)}
+
+
+def _with_newer(conn: Conn, rows: list[ChunkRow]) -> list[ChunkRow]:
+    """The rows with the newer documents that they name. Under row-level security one that the reader may not see is not
+    there."""
+    named = [row for row in rows if row.successor is not None and row.successor != row.external_id]
+    if not named:
+        return rows
+    asked = ([row.source for row in named], [row.successor for row in named])
+    newer = {(source, external_id): found for source, external_id, found in conn.execute(NEWER, asked).fetchall()}
+    return [replace(row, superseded_by=newer.get((row.source, row.successor))) if row in named else row for row in rows]
 
 
 def places(conn: Conn, tenant_id: UUID, profile_id: int) -> list[Place]:
