@@ -51,7 +51,7 @@ class Leg:
     name: str
     started: float
     deadline: float  # on time.monotonic's clock
-    future: Future[Proposed]
+    future: Future[tuple[Proposed, float]]  # with when it ended: the other leg is waited for first
 
 
 class Stages:
@@ -76,14 +76,14 @@ class Stages:
         """Run a leg beside others; it is given the seconds that it has as its last argument."""
         started = time.monotonic()
         left_s = max(0.001, self._legs_until - started)
-        return Leg(name, started, started + left_s, self._threads.submit(name, leg, *arguments, left_s))
+        return Leg(name, started, started + left_s, self._threads.submit(name, _ended, leg, *arguments, left_s))
 
     def finish(self, leg: Leg | Literal[False]) -> list[Candidate]:
         """The leg's candidates; none, and `degraded`, when it is late or broken."""
         if not leg:
             return []
         try:
-            found = leg.future.result(timeout=max(0.001, leg.deadline - time.monotonic()))
+            found, ended = leg.future.result(timeout=max(0.001, leg.deadline - time.monotonic()))
         except Permanent:  # the request's own fault, or the installation's: no answer is right
             raise
         except Exception as error:  # noqa: BLE001  late or broken: the answer goes on without it, and says so
@@ -91,7 +91,7 @@ class Stages:
             self.degrade(leg.name, leg.started, error)
             return []
         detail = {"candidates": len(found.candidates), **found.detail}
-        self._activity.append(Stage(leg.name, _ms_since(leg.started), detail))
+        self._activity.append(Stage(leg.name, _ms_between(leg.started, ended), detail))
         return found.candidates
 
     def attempt(self, name: str, call: Callable[[], Result]) -> Result | None:
@@ -154,5 +154,13 @@ class Stages:
         return tuple(sorted(self._activity, key=lambda stage: ORDER.index(stage.stage)))
 
 
+def _ended(leg: Callable[..., Proposed], *arguments: Any) -> tuple[Proposed, float]:
+    return leg(*arguments), time.monotonic()
+
+
 def _ms_since(started: float) -> float:
-    return round((time.monotonic() - started) * 1000, 2)
+    return _ms_between(started, time.monotonic())
+
+
+def _ms_between(started: float, ended: float) -> float:
+    return round((ended - started) * 1000, 2)
