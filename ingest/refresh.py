@@ -176,7 +176,7 @@ def _bring_in(into: _Into, reader: DocumentSource, row: ListedDocument) -> _Outc
 def _relabel(into: _Into, row: ListedDocument, labels: Labels, mark: str) -> _Outcome:
     """Other permissions, the same content: of a file that says more about itself, that goes on."""
     assert row.document_id is not None
-    own = labels_within(row.external_id, row.blob_key, into.blobs.get)
+    own = labels_within(into.source.kind, row.external_id, row.blob_key, into.blobs.get)
     with writing(into.store) as conn:
         into.hold(conn)
         moved = documents.relabel(conn, into.source.tenant_id, row.document_id, own or labels)
