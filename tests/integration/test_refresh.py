@@ -716,6 +716,22 @@ def test_the_nearest_rule_file_decides_and_one_that_is_gone_stops_the_refresh(si
     assert job.state == "done" and set(site.seen_by(BEN)) == {"crew/a.txt", "crew/secret/b.txt"}
 
 
+@pytest.mark.parametrize("permissions_only", [True, False])
+def test_a_rule_file_is_missed_however_the_refresh_ended_that_followed_it(site: Site, permissions_only: bool) -> None:
+    site.write(".citadel.yaml", "version: 1\ndefault: {allow: [group:staff]}")
+    site.write("finance/plan.txt", "the plan text")
+    site.refresh()
+    rule = site.write("finance/.citadel.yaml", "version: 1\ndefault: {allow: [group:finance]}")
+    site.write("a.txt", "the text")
+    reader = open_source(site.source)
+    away = Partly(reader, away=frozenset({"a.txt"}))  # an outage, after which the refresh is not called complete
+    refresh(site.world.store, site.world.blobs, site.source, away, permissions_only=permissions_only)
+    assert "finance/plan.txt" not in site.seen_by(BEN)
+    rule.unlink()
+    assert site.refresh(permissions_only=permissions_only).error_code == "invalid_rules"
+    assert "finance/plan.txt" not in site.seen_by(BEN)
+
+
 # --- bounded, and resumed -------------------------------------------------------------------------------------------
 
 
