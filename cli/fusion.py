@@ -8,7 +8,7 @@ from cli.stack import opened_store, tenant_of
 from core.config import Settings
 from core.records import Fusion, FusionMethod
 from store import audit
-from store.pool import Store, reading_tenant, writing
+from store.pool import Store, reading_tenant
 from store.profiles import fusion_of, set_fusion
 
 
@@ -35,8 +35,8 @@ def _changed(store: Store, settings: Settings, method: FusionMethod | None, dens
     if method is None and dense_weight is None:
         return held
     fusion = Fusion(method or held.method, held.dense_weight if dense_weight is None else dense_weight)
-    with writing(store) as conn:
-        set_fusion(conn, tenant_id, fusion)
     detail = {"method": fusion.method, "dense_weight": fusion.dense_weight}
-    audit.record(store, tenant_id, "fusion.change", actor=ACTOR, detail=detail)
+    with audit.audited(store) as conn:
+        set_fusion(conn, tenant_id, fusion)
+        audit.add(conn, tenant_id, "fusion.change", actor=ACTOR, detail=detail)
     return fusion

@@ -30,7 +30,7 @@ def proposed_labels(conn: Conn, source: Source, rules: Rules, read: Callable[[st
     for name, seen in sorted(sources.seen(conn, source.id).items()):
         by_rule = rules.labels_for(name) or source.labels
         try:
-            labels[seen.document_id] = labels_within(name, seen.blob_key, read) or by_rule
+            labels[seen.document_id] = labels_within(source.kind, name, seen.blob_key, read) or by_rule
         except InvalidRules as error:
             problems.append(f"{name}: {error}")
     return Proposed(labels, tuple(problems))

@@ -18,6 +18,7 @@ from core.records import Labels, Source, Submission
 from ingest.erase import erase
 from ingest.source import DocumentSource, Listed
 from ingest.sources.front_matter import labels_within
+from ingest.sources.rule_files import STATE as RULE_FILES
 from ingest.submit import check_external_id, hold_bytes
 from store import documents, listings, sources
 from store.blobs import BlobStore
@@ -113,6 +114,8 @@ def _list(into: _Into, reader: DocumentSource, cursor: str | None, tally: _Tally
     with writing(into.store) as conn:
         into.hold(conn)
         listings.end(conn, into.source.id, complete, state)
+        if complete:  # from here on labels follow these, however the refresh ends
+            sources.remember(conn, into.source.id, {key: state[key] for key in (RULE_FILES,) if key in state})
 
 
 def _named(items: tuple[Listed, ...]) -> tuple[list[Listed], list[str]]:
@@ -176,7 +179,7 @@ def _bring_in(into: _Into, reader: DocumentSource, row: ListedDocument) -> _Outc
 def _relabel(into: _Into, row: ListedDocument, labels: Labels, mark: str) -> _Outcome:
     """Other permissions, the same content: of a file that says more about itself, that goes on."""
     assert row.document_id is not None
-    own = labels_within(row.external_id, row.blob_key, into.blobs.get)
+    own = labels_within(into.source.kind, row.external_id, row.blob_key, into.blobs.get)
     with writing(into.store) as conn:
         into.hold(conn)
         moved = documents.relabel(conn, into.source.tenant_id, row.document_id, own or labels)

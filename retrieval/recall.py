@@ -180,11 +180,12 @@ def code_digest() -> str:
 def _written(used: Sequence[FusedCandidate], told: Sequence[tuple[str, dict[str, Any]]], at: Standing) -> bytes:
     ranked = [(c.chunk_id, c.fused, c.dense, c.lexical, c.rerank) for c in used]
     position = (at.position.snapshot, at.position.seq, at.position.xid)
-    return json.dumps({"ranked": ranked, "told": told, "position": position, "calibrated": at.calibrated}).encode()
+    standing_at = {"position": position, "calibrated": at.calibrated, "noted": at.noted}
+    return json.dumps({"ranked": ranked, "told": told, **standing_at}).encode()
 
 
 def _read(value: bytes) -> tuple[list[FusedCandidate], tuple[tuple[str, dict[str, Any]], ...], Standing]:
     found = json.loads(value)
     told = tuple((name, detail) for name, detail in found["told"])
-    at = Standing(Position(*found["position"]), found["calibrated"])
+    at = Standing(Position(*found["position"]), found["calibrated"], found["noted"])
     return [FusedCandidate(*row) for row in found["ranked"]], told, at

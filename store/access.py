@@ -19,18 +19,21 @@ CLOSED = "SELECT EXISTS (SELECT FROM closed_subjects WHERE tenant_id = %s AND su
 # A label set is new to a scope when its transaction was not below the snapshot that the scope was resolved in: ids
 # would not do, since a lower one may be committed after a higher. A transaction that has written may be rolled back,
 # and its epoch with it: nothing of it is kept. A kept scope that still holds is entered by the same statement, for a
-# round trip costs as much as all the rest.
+# round trip costs as much as all the rest. Label sets get their ids anew in a database that was restored under a
+# running process: a scope is used again only where the newest set that it was resolved among still is.
 ENTER = f"""
     WITH now AS MATERIALIZED (
         SELECT t.access_epoch AS epoch, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS below,
                coalesce((SELECT s.xid::text::bigint FROM label_sets s WHERE s.tenant_id = t.id
                          ORDER BY s.xid DESC LIMIT 1), 0) AS newest,
+               %(newest)s = 0 OR EXISTS (SELECT FROM label_sets s WHERE s.tenant_id = t.id
+                                         AND s.xid = %(newest)s::text::xid8) AS same,
                pg_current_xact_id_if_assigned() IS NULL AS may_keep,
                EXISTS (SELECT FROM closed_subjects WHERE tenant_id = t.id AND subject = ANY(%(subjects)s)) AS closed
         FROM tenants t WHERE t.id = %(tenant)s
     )
-    SELECT epoch, below, may_keep, closed,
-           CASE WHEN may_keep AND NOT closed AND epoch = %(epoch)s AND newest < %(decided)s
+    SELECT epoch, below, newest, same, may_keep, closed,
+           CASE WHEN may_keep AND NOT closed AND same AND epoch = %(epoch)s AND newest < %(decided)s
                 THEN num_nulls({MAKE_SETTINGS}) = 0 END AS entered
     FROM now
 """  # noqa: S608  the text is our own
@@ -95,32 +98,36 @@ def enter_scope(conn: Conn, principal: Principal, kept: ScopeCache | None = None
     Raises Unauthenticated or Forbidden for a closed subject, whatever is kept.
     """
     found = kept.get(principal) if kept else None
-    epoch, below, may_keep, closed, entered = _enter(conn, principal, found)
+    epoch, below, newest, same, may_keep, closed, entered = _enter(conn, principal, found)
     if closed:
         raise _closed(principal)
     if found and entered:
         return found.scope
-    if found and may_keep and found.scope.epoch == epoch:
-        resolved = _with_new(conn, principal, found, below)
+    if found and may_keep and same and found.scope.epoch == epoch:
+        resolved = _with_new(conn, principal, found, below, newest)
     else:
         ids = visible_label_sets(conn, principal)
-        resolved = Resolved(AccessScope(principal.tenant_id, principal.subject, ids, epoch), below)
+        resolved = Resolved(AccessScope(principal.tenant_id, principal.subject, ids, epoch), below, newest)
     if kept and may_keep:
         kept.put(principal, resolved)
     set_scope(conn, resolved.scope)
     return resolved.scope
 
 
-def _enter(conn: Conn, principal: Principal, found: Resolved | None) -> tuple[int, int, bool, bool, bool | None]:
-    """(epoch, below, whether it may be kept, whether the subject is closed, whether `found` holds and was entered)."""
+def _enter(
+    conn: Conn, principal: Principal, found: Resolved | None
+) -> tuple[int, int, int, bool, bool, bool, bool | None]:
+    """(epoch, below, newest, whether this is the database that `found` was resolved in, whether it may be kept, whether
+    the subject is closed, whether `found` holds and was entered)."""
     values = {
         "tenant": principal.tenant_id,
         "subjects": [principal.subject, fold(principal.subject)],
         "epoch": found.scope.epoch if found else None,
         "decided": found.below if found else None,
+        "newest": found.newest if found else 0,
         **(scope_settings(found.scope) if found else NOTHING),
     }
-    return conn.execute(ENTER, values, prepare=True).fetchone() or (0, 0, False, False, None)
+    return conn.execute(ENTER, values, prepare=True).fetchone() or (0, 0, 0, False, False, False, None)
 
 
 def check_open(conn: Conn, principal: Principal) -> None:
@@ -136,13 +143,14 @@ def _closed(principal: Principal) -> Denied:
     return Unauthenticated()
 
 
-def _with_new(conn: Conn, principal: Principal, found: Resolved, below: int) -> Resolved:
+def _with_new(conn: Conn, principal: Principal, found: Resolved, below: int, newest: int) -> Resolved:
     """The same scope with the label sets that were added since."""
     scope = found.scope
     added = set(visible_label_sets(conn, principal, found.below)).difference(scope.label_set_ids)
     if added:
         scope = replace(scope, label_set_ids=tuple(sorted(added.union(scope.label_set_ids))))
-    return Resolved(scope, max(below, found.below))  # an older snapshot than the scope's undoes nothing
+    # an older snapshot than the scope's undoes nothing
+    return Resolved(scope, max(below, found.below), max(newest, found.newest))
 
 
 def visible_label_sets(conn: Conn, principal: Principal, since: int = 0) -> tuple[int, ...]:

@@ -151,15 +151,15 @@ def change_labels(conn: Conn, tenant_id: UUID, document_id: UUID, labels: Labels
 def relabel(conn: Conn, tenant_id: UUID, document_id: UUID, labels: Labels) -> bool:
     """Labels that the source gives anew, of content that stays; whether they are others than before.
 
-    While a version is under way they hold as those of a submission do: no wider than before until it is indexed.
-    Raises NotFound, InvalidLabel.
+    While a version is under way, or failed, they hold as those of a submission do: no wider than before until it is
+    indexed, for the source gives them to a text that nobody reads yet. Raises NotFound, InvalidLabel.
     """
     document = _lock(conn, tenant_id, document_id)
     wanted = access.intern_labels(conn, tenant_id, labels)
     latest = conn.execute(LATEST, (document.id, document.latest_version)).fetchone()
     if latest is not None and latest[0] == wanted == document.label_set_id:
         return False
-    if latest is not None and latest[1] == "pending":
+    if latest is not None and latest[1] in ("pending", "failed"):
         _relabel_pending(conn, tenant_id, document, wanted)
     else:
         _relabel(conn, tenant_id, document, wanted)

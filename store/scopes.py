@@ -22,6 +22,7 @@ class Resolved:
 
     scope: AccessScope
     below: int
+    newest: int = 0  # id of the transaction that added the newest of them: a database without it was restored
 
 
 class ScopeCache:
@@ -42,10 +43,10 @@ class ScopeCache:
             return found
 
     def put(self, principal: Principal, resolved: Resolved) -> None:
-        """Keep it, unless one of a later epoch is kept; drop those that were not used for longest."""
+        """Keep it, unless one of a later epoch or snapshot is kept; drop those that were not used for longest."""
         with self._lock:
             if (old := self._kept.get(principal)) is not None:
-                if old.scope.epoch > resolved.scope.epoch:
+                if (old.scope.epoch, old.below) > (resolved.scope.epoch, resolved.below):
                     return
                 self._ids -= _size(principal, self._kept.pop(principal))
             self._kept[principal] = resolved

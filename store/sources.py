@@ -49,6 +49,7 @@ SUCCEEDED = """
     WHERE id = %(id)s
 """
 PERMITTED = "UPDATE sources SET permissions_as_of = %s WHERE id = %s"
+REMEMBER = "UPDATE sources SET state = state || %s WHERE id = %s"
 STATE = "SELECT state FROM sources WHERE id = %s"
 KNOWN = """
     SELECT d.fingerprint, v.blob_key FROM documents d
@@ -172,6 +173,11 @@ def succeeded(conn: Conn, source_id: UUID, as_of: datetime, state: Mapping[str, 
 def permitted(conn: Conn, source_id: UUID, as_of: datetime) -> None:
     """Note a refresh of permissions alone."""
     conn.execute(PERMITTED, (as_of, source_id))
+
+
+def remember(conn: Conn, source_id: UUID, state: Mapping[str, Any]) -> None:
+    """Keep this of the source's reader's state, before the refresh is at its end."""
+    conn.execute(REMEMBER, (Jsonb(dict(state)), source_id))
 
 
 def state_of(conn: Conn, source_id: UUID) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from api.deps import FullOperator, ServiceDep
 from api.schemas import FusionIn
 from core.records import Fusion
 from store import audit
-from store.pool import reading_tenant, writing
+from store.pool import reading_tenant
 from store.profiles import fusion_of, set_fusion
 
 router = APIRouter(prefix="/v1/fusion", tags=["search"])
@@ -25,8 +25,8 @@ def get_fusion(caller: FullOperator, service: ServiceDep) -> FusionOut:
 def put_fusion(body: FusionIn, caller: FullOperator, service: ServiceDep) -> FusionOut:
     """Holds for every search of the tenant that begins after this answer. Measure first: `citadel eval legs`."""
     tenant_id, fusion = caller.principal.tenant_id, Fusion(body.method, body.dense_weight)
-    with writing(service.store) as conn:
+    with audit.audited(service.store) as conn:
         set_fusion(conn, tenant_id, fusion)
-    audit.record(service.store, tenant_id, "fusion.change", actor=caller.actor, acting_for=caller.acting_for,
-                 request_id=caller.request_id, detail=body.model_dump())  # fmt: skip
+        audit.add(conn, tenant_id, "fusion.change", actor=caller.actor, acting_for=caller.acting_for,
+                  request_id=caller.request_id, detail=body.model_dump())  # fmt: skip
     return FusionOut(method=fusion.method, dense_weight=fusion.dense_weight)

@@ -49,12 +49,14 @@ class Secrets:
     """A source's secrets by their names, read where they are used."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """Checks the references of `secrets`, and that `options` hold none in clear. Raises Invalid."""
+        """Checks the references of `secrets`, and that what libraries are called with holds none in clear. Raises
+        Invalid."""
         references = config.get("secrets") or {}
         for name, reference in references.items():
             if not isinstance(reference, str) or not re.match(r"env:.|file:/.", reference):
                 raise Invalid(f"the secret {name!r} must be given by reference: env:NAME or file:/path")
-        if plain := [name for name in config.get("options") or {} if _SOUNDS_SECRET.search(name)]:
+        told = [name for part in ("options", "init", "load") for name in config.get(part) or {}]
+        if plain := [name for name in told if _SOUNDS_SECRET.search(name)]:
             raise Invalid(f"{', '.join(plain)}: give it with --secret, as env:NAME or file:/path, not in clear")
         self._references: dict[str, str] = dict(references)
 

@@ -44,7 +44,7 @@ class FilesSource:
         self._max_bytes: int = config.get("max_bytes") or MAX_BYTES
         self._uri_prefix: str = config.get("uri_prefix") or self._url.rstrip("/") + "/"
         self._label_tag: str | None = config.get("label_tag")
-        self._rules = RuleFiles(self._read_rules if config.get("rules", True) else lambda path: None)
+        self._rules = RuleFiles(self._read_rules if config.get("rules", True) else lambda path: None, memory.state)
         self._opened: tuple[Any, str] | None = None
 
     def enumerate(self, cursor: str | None = None) -> Iterator[Page]:

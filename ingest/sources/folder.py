@@ -39,7 +39,7 @@ class FolderSource:
         self._uri_prefix = str(source.config.get("uri_prefix") or self._root.resolve().as_uri() + "/")
         self._max_bytes = max_bytes
         self._posix = PosixLabels.of(source.config.get("posix"))
-        self._rules = RuleFiles(self._read_rules)
+        self._rules = RuleFiles(self._read_rules, self._memory.state)
 
     def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
         """Every file. Raises NotFound for a missing folder, Misconfigured when part of it is closed, InvalidRules."""

@@ -7,6 +7,7 @@ from core.records import Labels, Submission
 from ingest.rules import FrontMatter, read_front_matter
 
 MARKDOWN = (".md", ".markdown", ".mdx")  # as `ingest.sniff` has it
+KINDS = ("folder", "files", "git")  # of sources whose files say who may see them: what a page or a row says is content
 
 
 def front_matter(external_id: str, content: bytes) -> FrontMatter:
@@ -14,9 +15,10 @@ def front_matter(external_id: str, content: bytes) -> FrontMatter:
     return read_front_matter(content) if external_id.lower().endswith(MARKDOWN) else FrontMatter()
 
 
-def labels_within(external_id: str, blob_key: str | None, read: Callable[[str], bytes]) -> Labels | None:
-    """The labels that a file's own front matter gives, of bytes that were kept. Raises InvalidRules."""
-    if blob_key is None or not external_id.lower().endswith(MARKDOWN):  # others are not even read
+def labels_within(kind: str, external_id: str, blob_key: str | None, read: Callable[[str], bytes]) -> Labels | None:
+    """The labels that a file's own front matter gives in a source of that kind, of bytes that were kept. Raises
+    InvalidRules."""
+    if kind not in KINDS or blob_key is None or not external_id.lower().endswith(MARKDOWN):  # others are not even read
         return None
     return front_matter(external_id, read(blob_key)).labels
 

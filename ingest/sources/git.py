@@ -52,7 +52,7 @@ class GitSource:
         self._commit: str | None = None
         self._owners: Owners | None = None
         self._rule_blobs: dict[str, str] = {}
-        self._rules = RuleFiles(self._read_rules)
+        self._rules = RuleFiles(self._read_rules, memory.state)
 
     def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
         """Every file of the branch's last commit; git names each by the hash of its bytes. Raises SourceUnavailable."""
@@ -105,13 +105,16 @@ class GitSource:
                 yield Listed(path, blob)
 
     def _files(self) -> Iterator[tuple[str, str]]:
-        """(path, blob) of the commit's files."""
+        """(path, blob) of the commit's files. Raises InvalidRules for a rule file that is a link: not as if there were
+        none, for it may close files."""
         where = f"{self._commit}:{self._folder}" if self._folder else str(self._commit)
         for entry in self._run("ls-tree", "-r", "-z", "--full-tree", where).split(b"\0"):
             described, _, path = entry.partition(b"\t")
             mode, kind, blob = described.split() if described else (b"", b"", b"")
             if kind == b"blob" and mode.startswith(b"100"):  # else a submodule, or a link
                 yield os.fsdecode(path), blob.decode()
+            elif path.rpartition(b"/")[2] == RULE_FILE.encode():
+                raise InvalidRules(f"{os.fsdecode(path)!a} must be a file of the repository, not a link")
 
     def _read_rules(self, path: str) -> bytes | None:
         self._ready()
@@ -119,8 +122,8 @@ class GitSource:
 
     def _read_owners(self, commit: str, path: str) -> Owners:
         listed = self._run("ls-tree", "-z", "--full-tree", commit, "--", path).split()
-        if listed[1:2] != [b"blob"]:
-            raise InvalidRules(f"the repository has no owners file {path}, so nobody knows who may see what")
+        if listed[1:2] != [b"blob"] or not listed[0].startswith(b"100"):
+            raise InvalidRules(f"the repository has no owners file {path}, or a link, so nobody knows who may see what")
         return Owners.read(self._blob(listed[2].decode(), MAX_RULE_BYTES), self._owner_labels)
 
     def _blob(self, name: str, max_bytes: int) -> bytes:

@@ -15,16 +15,20 @@ STATE = "rule_files"  # of the source's memory: the folders that had one
 class RuleFiles:
     """The rules that hold in a tree of files. Each rule file is read once."""
 
-    def __init__(self, read: Callable[[str], bytes | None]) -> None:
-        """`read` gives the bytes of a rule file by its path, or None where there is none."""
-        self._read = read
+    def __init__(self, read: Callable[[str], bytes | None], state: Mapping[str, Any]) -> None:
+        """`read` gives the bytes of a rule file by its path, or None where there is none; `state` is what was kept of
+        the last refresh."""
+        self._read, self._known = read, frozenset(state.get(STATE, ()))
         self._rules: dict[str, Rules | None] = {}
 
     def labels_for(self, path: str) -> Labels | None:
-        """The labels of a file; None where no rule says any. Raises InvalidRules for a broken rule file."""
+        """The labels of a file; None where no rule says any. Raises InvalidRules for a broken rule file, and for one
+        that is gone: a refresh that goes on with what was listed before does not list again, which would tell."""
         parts = PurePosixPath(path).parts
         for depth in range(len(parts) - 1, -1, -1):
-            rules = self.at("/".join(parts[:depth]))
+            rules = self.at(folder := "/".join(parts[:depth]))
+            if rules is None and folder in self._known:
+                raise InvalidRules(f"{folder or '.'}/{RULE_FILE} is gone, so nobody knows who may see it")
             if rules is not None and (labels := rules.labels_for("/".join(parts[depth:]))) is not None:
                 return labels
         return None

@@ -55,7 +55,7 @@ class Web:
             answer = self._once(url, headers, max_bytes)
             if answer.status not in (301, 302, 303, 307, 308) or "location" not in answer.headers:
                 return answer
-            if urlsplit(following := urljoin(url, answer.headers["location"])).netloc != urlsplit(url).netloc:
+            if urlsplit(following := urljoin(url, answer.headers["location"]))[:2] != urlsplit(url)[:2]:
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
             url = following
         raise SourceUnavailable(f"{url[:200]}: more than {MAX_REDIRECTS} redirects")

@@ -198,7 +198,7 @@ class WebsiteSource:
             etag, modified, *_ = json.loads(before)
             headers |= {"If-None-Match": etag} if etag else {}
             headers |= {"If-Modified-Since": modified} if modified else {}
-        if urlsplit(url).netloc == urlsplit(self._start).netloc and (credential := self._secrets.get("authorization")):
+        if urlsplit(url)[:2] == urlsplit(self._start)[:2] and (credential := self._secrets.get("authorization")):
             headers["Authorization"] = credential
         answer = self._web.get(url, headers, self._max_bytes)
         self._asked_at = time.monotonic()

@@ -26,7 +26,7 @@ from store import audit, chain, keys
 from store.chain import Anchor, Verdict
 from store.migrate import as_owner, create_database, migrate, read_migrations
 from store.pool import writing
-from tests.conftest import PASSWORDS, World
+from tests.conftest import PASSWORDS, Api, World
 from tests.integration.rows import fetch
 
 QUERY = "what does the canary sing"
@@ -129,6 +129,15 @@ def test_no_search_is_answered_without_its_row(
         search(searcher, world.who("user:sam"), SearchRequest(QUERY))
     admin.execute("GRANT INSERT ON audit TO citadel_maintenance")
     search(searcher, world.who("user:sam"), SearchRequest(QUERY))
+
+
+def test_no_fusion_is_changed_without_its_row(api: Api, admin: psycopg.Connection[Any]) -> None:
+    operator = api.key("operator", "operate")
+    admin.execute("REVOKE INSERT ON audit FROM citadel_maintenance")
+    answer = api.http.put("/v1/fusion", json={"method": "rrf", "dense_weight": 0.7}, headers=operator)
+    assert answer.status_code >= 500
+    admin.execute("GRANT INSERT ON audit TO citadel_maintenance")
+    assert api.http.get("/v1/fusion", headers=operator).json()["method"] == "convex"
 
 
 # --- over HTTP ----------------------------------------------------------------------------------------------------

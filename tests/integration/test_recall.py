@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.answers import search_out
+from cli.stack import MAX_ANSWERS_S
 from core.labels import make_labels
 from core.records import AccessScope, Fusion, Principal, Profile, SearchAnswer, SearchRequest
 from embedded.redis import start_redis
@@ -30,7 +31,7 @@ from store import access, documents
 from store.answers import MAX_VALUE, RedisPlaces
 from store.pool import reading_tenant, writing
 from store.profiles import set_fusion
-from store.standing import standing, stands, trim_changes
+from store.standing import HOLDS_HOURS, KEPT_HOURS, standing, stands, trim_changes
 from tests.conftest import World
 from tests.integration.rows import fetch
 from tests.places import MemoryPlaces
@@ -273,6 +274,16 @@ def test_upkeep_drops_only_what_is_older_than_any_answer(library: World) -> None
     assert trim_changes(library.store) == 0
     fetch(library, "UPDATE label_set_changes SET at = at - interval '25 hours' RETURNING 1")
     assert trim_changes(library.store) > 0 and fetch(library, "SELECT FROM label_set_changes") == []
+
+
+def test_nothing_stands_for_longer_than_changes_are_noted(library: World) -> None:
+    """As a value does that somebody put back into Redis when the notes of what it missed are dropped."""
+    with reading_tenant(library.store, library.tenant_id) as conn:
+        access.enter_scope(conn, library.who(ANA))
+        at = standing(conn, library.tenant_id, 1)
+        older = replace(at, noted=at.noted - HOLDS_HOURS * 3600 - 1)
+        assert stands(conn, library.tenant_id, 1, at) and not stands(conn, library.tenant_id, 1, older)
+    assert HOLDS_HOURS * 2 <= KEPT_HOURS and MAX_ANSWERS_S <= HOLDS_HOURS * 3600
 
 
 def test_in_any_order_of_changes_recalled_and_found_out_are_the_same(library: World, kept: Searcher) -> None:

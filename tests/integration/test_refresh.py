@@ -16,6 +16,7 @@ from ingest.erase import erase
 from ingest.refresh import RefreshReport, refresh
 from ingest.schedule import request_refresh
 from ingest.source import DocumentSource, Listed, Page
+from ingest.sources.memory import memory_of
 from ingest.sources.open import open_source
 from store import jobs
 from store.pool import writing
@@ -656,6 +657,48 @@ def test_a_refresh_of_permissions_leaves_what_a_file_says_of_itself(site: Site) 
     assert "own.md" not in site.seen_by(BEN) and "own.md" in site.seen_by(ANA)
 
 
+@dataclass(slots=True)
+class Rows:
+    """A source whose item is named as a markdown file is, and whose labels are the source's to say."""
+
+    labels: Labels
+
+    def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
+        yield Page((Listed("row.md", "1"),), complete=True)
+
+    def permissions(self, item: Listed) -> Labels:
+        return self.labels
+
+    def fetch(self, item: Listed, labels: Labels) -> Submission:
+        return Submission(item.external_id, b"---\nlabels: {allow: [public]}\n---\nthe text", labels)
+
+
+@pytest.mark.parametrize("permissions_only", [True, False])
+def test_what_a_row_or_a_page_says_of_itself_is_content_and_opens_nothing(site: Site, permissions_only: bool) -> None:
+    rows, source = Rows(Labels(("group:finance", "group:hr"))), replace(site.source, kind="sql")
+    refresh(site.world.store, site.world.blobs, source, rows)
+    site.index()
+    rows.labels = Labels(("group:finance",))
+    report = refresh(site.world.store, site.world.blobs, source, rows, permissions_only=permissions_only)
+    assert report.counts == {"relabelled": 1}
+    assert site.documents()["row.md"].labels == rows.labels and site.seen_by(BEN) == {}
+
+
+def test_labels_of_a_text_that_was_never_indexed_do_not_open_the_one_before_it(site: Site) -> None:
+    filled(site)
+    site.write("finance/plan.md", "---\nlabels: {allow: [public]}\n---\nwhat everybody may know")
+    site.refresh_only()
+    with writing(site.world.store) as conn:
+        assert jobs.cancel(conn, site.world.tenant_id, site.job_of("finance/plan.md").id, "service:test")
+    site.write(".citadel.yaml", RULES.replace("[group:finance]", "[group:finance, group:hr]"))
+    site.refresh(permissions_only=True)
+    assert "finance/plan.md" not in site.seen_by(BEN)
+    with writing(site.world.store) as conn:
+        assert jobs.reopen(conn, site.world.tenant_id, site.job_of("finance/plan.md").id)
+    site.index()
+    assert site.seen_by(BEN)["finance/plan.md"] == "what everybody may know"
+
+
 # --- rule files in folders ------------------------------------------------------------------------------------------
 
 
@@ -671,6 +714,22 @@ def test_the_nearest_rule_file_decides_and_one_that_is_gone_stops_the_refresh(si
     (site.folder / "team").rename(site.folder / "crew")  # moved: no folder has lost its rules, but these are not there
     job = site.refresh()
     assert job.state == "done" and set(site.seen_by(BEN)) == {"crew/a.txt", "crew/secret/b.txt"}
+
+
+@pytest.mark.parametrize("permissions_only", [True, False])
+def test_a_rule_file_is_missed_however_the_refresh_ended_that_followed_it(site: Site, permissions_only: bool) -> None:
+    site.write(".citadel.yaml", "version: 1\ndefault: {allow: [group:staff]}")
+    site.write("finance/plan.txt", "the plan text")
+    site.refresh()
+    rule = site.write("finance/.citadel.yaml", "version: 1\ndefault: {allow: [group:finance]}")
+    site.write("a.txt", "the text")
+    reader = open_source(site.source)
+    away = Partly(reader, away=frozenset({"a.txt"}))  # an outage, after which the refresh is not called complete
+    refresh(site.world.store, site.world.blobs, site.source, away, permissions_only=permissions_only)
+    assert "finance/plan.txt" not in site.seen_by(BEN)
+    rule.unlink()
+    assert site.refresh(permissions_only=permissions_only).error_code == "invalid_rules"
+    assert "finance/plan.txt" not in site.seen_by(BEN)
 
 
 # --- bounded, and resumed -------------------------------------------------------------------------------------------
@@ -731,6 +790,41 @@ def test_a_refresh_goes_on_where_its_worker_died(site: Site, monkeypatch: pytest
         assert conn.execute("SELECT (SELECT count(*) FROM listed) + (SELECT count(*) FROM listings)").fetchone() == (0,)
     assert refresh(site.world.store, site.world.blobs, site.source, source).counts == {"unchanged": 60}
     assert source.fetched == 60
+
+
+@dataclass(frozen=True, slots=True)
+class Dying:
+    """A source whose worker dies when it has listed everything."""
+
+    inner: DocumentSource
+
+    def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
+        return self.inner.enumerate(cursor)
+
+    def permissions(self, item: Listed) -> Labels:
+        raise SystemExit
+
+    def fetch(self, item: Listed, labels: Labels) -> Submission:
+        raise AssertionError("it is dead")
+
+
+def test_a_rule_file_that_goes_before_a_refresh_goes_on_opens_nothing(site: Site) -> None:
+    site.write(".citadel.yaml", "version: 1\ndefault: {allow: [group:staff]}")
+    site.write("finance/.citadel.yaml", "version: 1\ndefault: {allow: [group:finance]}")
+    site.write("finance/plan.txt", "the plan text")
+    site.refresh()
+    run_id, store, blobs = uuid4(), site.world.store, site.world.blobs
+    reader = open_source(site.source, memory_of(store, blobs, site.source_id))
+    with pytest.raises(SystemExit):
+        refresh(store, blobs, site.source, Dying(reader), run=run_id)
+    (site.folder / "finance/.citadel.yaml").unlink()
+    reader = open_source(site.source, memory_of(store, blobs, site.source_id))
+    report = refresh(store, blobs, site.source, reader, run=run_id)
+    assert report.counts == {"unreadable": 1} and "is gone" in report.problems[0]
+    assert site.seen_by(BEN) == {} and "finance/plan.txt" in site.seen_by(ANA)
+    assert site.refresh().error_code == "invalid_rules"
+    site.refresh(allow_missing_rules=True)
+    assert "finance/plan.txt" in site.seen_by(BEN)
 
 
 def test_another_refresh_takes_nothing_from_one_that_did_not_end(site: Site) -> None:

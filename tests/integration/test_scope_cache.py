@@ -62,6 +62,22 @@ def test_a_kept_scope_asks_the_definition_no_second_time(world: World, monkeypat
     assert asked
 
 
+def test_a_scope_does_not_outlive_its_database(world: World, searcher: Searcher, database_url: str) -> None:
+    """Restored under a running process, to before the last label set: its id is another one's then."""
+    kept(world)
+    lost = intern(world, ANA, "group:late")
+    assert kept(world).label_set_ids == (lost,)
+    with psycopg.connect(database_url) as conn:
+        conn.execute("SET session_replication_role = replica")  # no trigger moves the epoch
+        conn.execute("DELETE FROM label_sets WHERE id = %s", (lost,))
+        conn.execute("SELECT setval(pg_get_serial_sequence('label_sets', 'id'), %s, false)", (lost,))
+        conn.commit()
+    assert intern(world, "user:ben") == lost
+    world.add("bens", "the text of ben", ("user:ben",))
+    assert search(searcher, world.who(ANA), SearchRequest("text")).passages == ()
+    assert kept(world).label_set_ids == ()
+
+
 def test_principals_that_differ_in_anything_share_no_scope(world: World) -> None:
     world.groups({"group:staff": [ANA]}, {ANA: "confidential"})
     intern(world, "group:staff")

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from core.errors import CitadelError, Invalid, SourceUnavailable
+from core.errors import CitadelError, Invalid, InvalidRules, SourceUnavailable
 from core.records import Labels, Source
 from embedded.server import Server
 from ingest.source import DocumentSource
@@ -45,6 +45,19 @@ def test_links_submodules_and_hidden_files_of_a_repository_are_no_documents(repo
     repository.commit()
     assert listed(opened("git", tmp_path, url=repository.root.as_uri(), folder="docs")) == {
         "a.txt": b"text", "é ü\n.txt": b"odd"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["docs/.citadel.yaml", "CODEOWNERS"])
+def test_who_may_see_what_is_not_read_through_a_link_nor_taken_for_unsaid(
+    repository: Git, tmp_path: Path, name: str
+) -> None:
+    repository.put("a", "text")
+    (repository.root / "closed").write_text("version: 1\ndefault: {allow: [group:finance]}\n")
+    (repository.root / name).unlink(missing_ok=True)
+    (repository.root / name).symlink_to("../closed")
+    repository.commit()
+    with pytest.raises(InvalidRules, match="link"):
+        listed(opened("git", tmp_path, url=repository.root.as_uri(), folder="docs", owners="CODEOWNERS"))
 
 
 def test_nothing_of_a_repository_is_run(repository: Git, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A website: what is followed, what is asked of it, and that nothing private is reached through it."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +14,7 @@ import pytest
 from core.errors import BodyTooLarge, Invalid, SourceUnavailable
 from core.records import Labels, Source
 from ingest.source import Listed, NoMemory
-from ingest.sources.web import Web, is_public
+from ingest.sources.web import Answer, Web, is_public
 from ingest.sources.website import WebsiteSource
 from tests.stages import Pages, serving
 
@@ -251,6 +251,19 @@ def test_a_redirect_to_another_host_does_not_carry_the_credential(web: Pages) ->
         web.moved["/"] = f"{other.url}/x"
         Web((web.host, other.host)).get(f"{web.url}/", {"Authorization": "Bearer abc"}, 1000)
         assert len(seen) == 1 and "Authorization" not in seen[0]
+
+
+def test_a_redirect_out_of_tls_does_not_carry_the_credential() -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    class Scripted(Web):
+        def _once(self, url: str, headers: Mapping[str, str], max_bytes: int) -> Answer:
+            asked.append((url, headers.get("Authorization")))
+            moved = {"location": "http://a.example/x"} if url.startswith("https") else {}
+            return Answer(url, 302 if moved else 200, moved, b"")
+
+    Scripted().get("https://a.example/", {"Authorization": "Bearer abc"}, 1000)
+    assert asked == [("https://a.example/", "Bearer abc"), ("http://a.example/x", None)]
 
 
 def test_a_redirect_that_goes_on_and_on_and_an_answer_without_end_are_given_up(web: Pages) -> None:

@@ -161,7 +161,7 @@ def source(kind: str, **config: Any) -> Source:
         ("website", {"url": "https://a:b@c.example/"}), ("mail", {"url": "imaps://a@b/"}), ("mail", {"url": "pop://a@b/"}),
         ("mail", {"url": "mbox://relative/x"}), ("sql", {"query": "SELECT 1"}),
         ("sql", {"query": "SELECT 1", "url": "postgresql://a:b@c/d"}), ("reader", {"reader": "os.system"}),
-        ("reader", {"reader": "os:system; x"}),
+        ("reader", {"reader": "os:system; x"}), ("reader", {"reader": "a:B", "init": {"api_key": "in clear"}}),
     ],
 )  # fmt: skip
 def test_a_configuration_that_is_not_its_kinds_is_refused(kind: str, config: dict[str, Any]) -> None:
