@@ -265,7 +265,7 @@ def _told(verdicts: list[Verdict]) -> list[dict[str, Any]]:
 
 def _text(verdicts: list[Verdict]) -> str:
     return "\n".join(
-        f"{v.golden}: nDCG@10 {v.live:.3f} → {v.candidate:.3f} ({v.gain.mean:+.3f} [{v.gain.low:+.3f}, "
-        f"{v.gain.high:+.3f}], {v.questions} questions): {'; '.join(v.reasons) or 'passes'}"
+        f"{v.golden}: nDCG@10 {v.live:.3f} → {v.candidate:.3f} ({v.questions} questions): "
+        + ("; ".join(v.reasons) or f"passes: {v.gated.checks[0].told}")
         for v in verdicts
     )

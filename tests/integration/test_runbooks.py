@@ -116,7 +116,7 @@ def small_profile(desk: Desk) -> None:
 
 def golden(desk: Desk, tmp_path: Path) -> None:
     """Documents, and questions that they answer."""
-    words = ("heron", "kestrel", "osprey", "plover")
+    words = ("heron", "kestrel", "osprey", "plover", "curlew", "avocet", "dunlin", "godwit", "whimbrel", "turnstone")
     for word in words:
         desk.world.add(f"{word}.md", f"The {word} is a bird. " * 30)
     lines = [{"query": f"the {word}", "as": ANA, "relevant": [{"document": f"{word}.md"}]} for word in words]
