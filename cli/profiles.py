@@ -31,11 +31,11 @@ DROPPED = 2000  # chunks a transaction
 SETTLED_S = 60.0  # after which no search looks at a profile that was live: a statement's limit
 
 _golden = click.option("--golden", "goldens", multiple=True, required=True, metavar="FILE",
-                             type=click.Path(exists=True, path_type=Path),
-                             help="A golden set about the tenant's documents; repeat.")  # fmt: skip
+                       type=click.Path(exists=True, path_type=Path),
+                       help="A golden set about the tenant's documents; repeat.")  # fmt: skip
 _subject = click.option("--as", "subject", metavar="LABEL", help="Who asks the questions that name nobody.")
 _drop = click.option("--max-drop", type=click.FloatRange(0, 1), default=MAX_DROP, show_default=True,
-                           help="Of nDCG@10, that the low end of the interval may show.")  # fmt: skip
+                     help="Of nDCG@10, that the low end of the interval may show.")  # fmt: skip
 
 
 def judged(command: Callable[..., None]) -> Callable[..., None]:

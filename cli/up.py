@@ -49,7 +49,7 @@ def _start_processes(supervisor: Supervisor, running: Settings, inherited: dict[
     write_private(running.state / RUNTIME_FILE, json.dumps({name: getattr(running, name) for name in SHARED}, indent=2))
     key = _operator_key(running)
     environment = inherited | environment_of(running)
-    for child in _children(running, environment):
+    for child in children(running, environment):
         supervisor.start(child)
     say(f"API          {running.api_url}/docs")
     say(f"operator key {key}")
@@ -118,7 +118,9 @@ def _operator_key(settings: Settings) -> Path:
     return path
 
 
-def _children(settings: Settings, environment: dict[str, str]) -> list[Child]:
+def children(settings: Settings, environment: dict[str, str]) -> list[Child]:
+    """Our own processes, in the order that they start."""
+
     def child(name: str, *command: str, ready: Callable[[], bool] = lambda: True) -> Child:
         return Child(name, (sys.executable, "-m", "cli.main", *command), environment, ready=ready)
 
