@@ -23,6 +23,10 @@ ENV PATH=/opt/citadel/bin:$PATH \
     HOME=/tmp \
     CITADEL_STATE=/data/state \
     CITADEL_BLOB_URL=file:///data/blobs
+# Sources of the kind git are fetched by the program itself.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends git \
+ && rm -rf /var/lib/apt/lists/*
 # Named volumes take their owner from these folders when they are first mounted.
 RUN groupadd --gid 10001 citadel \
  && useradd --uid 10001 --gid citadel --no-create-home --home-dir /tmp --shell /usr/sbin/nologin citadel \

@@ -11,8 +11,9 @@ from api.refusals import refusals_recorded
 from api.service import Service
 from api.tokens import is_token, verify
 from core.errors import Forbidden, Invalid, InvalidLabel, Unauthenticated
+from core.identity import ApiKey
 from core.labels import check_label, name_label
-from core.records import ApiKey, Principal
+from core.records import Principal
 from store import access, keys
 from store.audit import Actor
 from store.pool import reading_alone, reading_tenant

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from core.errors import Invalid, KeysUnavailable
-from core.records import IdentityProvider
+from core.identity import IdentityProvider
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from api.schemas import JsonObject, Text
 from core.errors import Invalid, InvalidFilter
-from core.records import DirectoryGroup, DirectoryUser, MemberEdit, StoredGroup, StoredUser
+from core.identity import DirectoryGroup, DirectoryUser, MemberEdit, StoredGroup, StoredUser
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -12,8 +12,9 @@ import jwt
 
 from api.jwks import JwksCache
 from core.errors import InvalidLabel, Unauthenticated
+from core.identity import IdentityProvider
 from core.labels import fold, name_label
-from core.records import IdentityProvider, Principal
+from core.records import Principal
 from store import providers
 from store.pool import Store, reading_tenant
 

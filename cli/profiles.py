@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,12 +30,17 @@ from store.profiles import ensure_profile, live_profile, profile_named
 DROPPED = 2000  # chunks a transaction
 SETTLED_S = 60.0  # after which no search looks at a profile that was live: a statement's limit
 
-golden_option = click.option("--golden", "goldens", multiple=True, required=True, metavar="FILE",
-                             type=click.Path(exists=True, path_type=Path),
-                             help="A golden set about the tenant's documents; repeat.")  # fmt: skip
-subject_option = click.option("--as", "subject", metavar="LABEL", help="Who asks the questions that name nobody.")
-drop_option = click.option("--max-drop", type=click.FloatRange(0, 1), default=MAX_DROP, show_default=True,
-                           help="Of nDCG@10, that the low end of the interval may show.")  # fmt: skip
+_golden = click.option("--golden", "goldens", multiple=True, required=True, metavar="FILE",
+                       type=click.Path(exists=True, path_type=Path),
+                       help="A golden set about the tenant's documents; repeat.")  # fmt: skip
+_subject = click.option("--as", "subject", metavar="LABEL", help="Who asks the questions that name nobody.")
+_drop = click.option("--max-drop", type=click.FloatRange(0, 1), default=MAX_DROP, show_default=True,
+                     help="Of nDCG@10, that the low end of the interval may show.")  # fmt: skip
+
+
+def judged(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that asks golden sets under both profiles."""
+    return _golden(_subject(_drop(as_json(pass_settings(click.pass_context(command))))))
 
 
 @click.group("profile")
@@ -88,12 +93,7 @@ def build_command(
 
 @profile_group.command("evaluate", epilog="Example: citadel profile evaluate small --golden golden.jsonl")
 @click.argument("name")
-@golden_option
-@subject_option
-@drop_option
-@as_json
-@pass_settings
-@click.pass_context
+@judged
 def evaluate_command(
     ctx: click.Context, settings: Settings, name: str, goldens: tuple[Path, ...], subject: str | None, max_drop: float,
     as_json: bool,
@@ -106,12 +106,7 @@ def evaluate_command(
 
 @profile_group.command("promote", epilog="Example: citadel profile promote small --golden golden.jsonl")
 @click.argument("name")
-@golden_option
-@subject_option
-@drop_option
-@as_json
-@pass_settings
-@click.pass_context
+@judged
 def promote_command(
     ctx: click.Context, settings: Settings, name: str, goldens: tuple[Path, ...], subject: str | None, max_drop: float,
     as_json: bool,
@@ -265,7 +260,7 @@ def _told(verdicts: list[Verdict]) -> list[dict[str, Any]]:
 
 def _text(verdicts: list[Verdict]) -> str:
     return "\n".join(
-        f"{v.golden}: nDCG@10 {v.live:.3f} → {v.candidate:.3f} ({v.gain.mean:+.3f} [{v.gain.low:+.3f}, "
-        f"{v.gain.high:+.3f}], {v.questions} questions): {'; '.join(v.reasons) or 'passes'}"
+        f"{v.golden}: nDCG@10 {v.live:.3f} → {v.candidate:.3f} ({v.questions} questions): "
+        + ("; ".join(v.reasons) or f"passes: {v.gated.checks[0].told}")
         for v in verdicts
     )

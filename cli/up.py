@@ -12,10 +12,9 @@ from pathlib import Path
 
 from cli.prepare import prepare_database
 from core.config import RUNTIME_FILE, Settings, environment_of
-from core.errors import Misconfigured
 from embedded.postgres import start_postgres
 from embedded.redis import start_redis
-from embedded.state import free_port
+from embedded.state import hold_port
 from embedded.supervisor import Child, Supervisor
 from store import audit, keys
 from store.migrate import create_database, role_url
@@ -35,19 +34,26 @@ def bring_up(supervisor: Supervisor, settings: Settings, base_environment: dict[
 
     `CITADEL_DATABASE_URL` and `CITADEL_REDIS_URL` replace the embedded servers. Raises Misconfigured.
     """
-    running = _with_servers(supervisor, settings)
+    served = _with_servers(supervisor, settings)
+    with hold_port(served.host, served.port) as held:  # nobody is given it before the API listens there
+        port = int(held.getsockname()[1])
+        running = replace(served, port=port, api_url=f"http://{served.host}:{port}")
+        _start_processes(supervisor, running, base_environment, say)
+    return running
+
+
+def _start_processes(supervisor: Supervisor, running: Settings, inherited: dict[str, str], say: Say) -> None:
     say("preparing the database and the model")
     prepared = prepare_database(running)
     say(f"database ready: {len(prepared.applied)} migrations applied, profile {prepared.profile.name}")
     write_private(running.state / RUNTIME_FILE, json.dumps({name: getattr(running, name) for name in SHARED}, indent=2))
     key = _operator_key(running)
-    environment = base_environment | environment_of(running)
-    for child in _children(running, environment):
+    environment = inherited | environment_of(running)
+    for child in children(running, environment):
         supervisor.start(child)
     say(f"API          {running.api_url}/docs")
     say(f"operator key {key}")
     say(f"logs         {running.state / 'logs'}")
-    return running
 
 
 def take_down(state: Path) -> None:
@@ -69,11 +75,7 @@ def _with_servers(supervisor: Supervisor, settings: Settings) -> Settings:
         database_url = create_database(supervisor.adopt(start_postgres(state)).url, "citadel")
     if not redis_url:
         redis_url = supervisor.adopt(start_redis(state)).url
-    port = settings.port or free_port(0)
-    if free_port(port) != port:
-        raise Misconfigured(f"port {port} is taken: set CITADEL_PORT to another, or to 0 for any that is free")
-    known = with_roles(replace(settings, state=state), database_url)
-    return replace(known, redis_url=redis_url, port=port, api_url=f"http://{settings.host}:{port}")
+    return replace(with_roles(replace(settings, state=state), database_url), redis_url=redis_url)
 
 
 def with_roles(settings: Settings, database_url: str) -> Settings:
@@ -116,7 +118,9 @@ def _operator_key(settings: Settings) -> Path:
     return path
 
 
-def _children(settings: Settings, environment: dict[str, str]) -> list[Child]:
+def children(settings: Settings, environment: dict[str, str]) -> list[Child]:
+    """Our own processes, in the order that they start."""
+
     def child(name: str, *command: str, ready: Callable[[], bool] = lambda: True) -> Child:
         return Child(name, (sys.executable, "-m", "cli.main", *command), environment, ready=ready)
 

@@ -109,6 +109,24 @@ def free_port(preferred: int) -> int:
     raise Misconfigured("no port is free on 127.0.0.1: end some of the servers on this machine")
 
 
+def hold_port(host: str, port: int) -> socket.socket:
+    """A socket that is bound to the port, or with 0 to any that is free, and does not listen.
+
+    Until it is closed the system gives the port to nobody who asks for any, nor to a client's connection; a server that
+    names it and sets SO_REUSEADDR may listen there. Raises Misconfigured.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    held = socket.socket(family, kind, protocol)
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(address)
+    except OSError as error:
+        held.close()
+        why = error.strerror or error
+        raise Misconfigured(f"{host} port {port}: {why}: set CITADEL_PORT to another, or to 0 for any") from error
+    return held
+
+
 def _locked(lock: IO[str]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,11 +4,14 @@ A change fails on a measure when (1) the mean over the paired questions dropped 
 the drop is no accident: the one-sided Student interval of the paired differences, at ALPHA shared among the gated
 measures, lies below 0. (1) alone stops every third neutral change of a small set; (2) alone stops, on a large set,
 losses that nobody minds. Measured by `python -m bench.gate`; docs/decisions/0025.
+
+With `Limits.proven` the burden is the candidate's: a measure fails unless the low end of that interval lies above what
+is allowed. So another embedding profile is promoted; docs/decisions/0024.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +37,7 @@ class Limits:
 
     max_drop: Mapping[str, float]  # measure → how far its mean may fall
     forbidden: int | None = 0  # forbidden documents that may come back; None: not looked at
+    proven: bool = False  # the candidate has to show that it lost no more; else its loss has to be shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Check:
     told: str
     questions: int = 0
     change: float | None = None  # of the mean
-    bound: float | None = None  # the upper end of the change's interval
+    bound: float | None = None  # the end of the change's interval that decides: the upper, or where proven, the lower
     power: float | None = None  # that a loss of 3 points would have failed here
     caught: float | None = None  # the least loss that fails with 95 % probability
     alarms: float | None = None  # that no change at all would have failed
@@ -70,33 +74,41 @@ def gate(baseline: Values, candidate: Values, forbidden: int, limits: Limits) ->
     """
     if baseline.keys() != candidate.keys():
         raise Invalid("the two runs do not measure the same questions: run the baseline again on this golden set")
-    checks = [_measure(name, drop, baseline, candidate, len(limits.max_drop)) for name, drop in limits.max_drop.items()]
+    checks = [_measure(name, baseline, candidate, limits) for name in limits.max_drop]
     if limits.forbidden is not None:
         told = f"{forbidden} forbidden documents returned, at most {limits.forbidden} allowed"
         checks.append(Check("forbidden", forbidden <= limits.forbidden, told))
     return Verdict(tuple(checks))
 
 
-def _measure(name: str, max_drop: float, baseline: Values, candidate: Values, shared_by: int) -> Check:
+def _measure(name: str, baseline: Values, candidate: Values, limits: Limits) -> Check:
     rows = [(candidate[query], baseline[query]) for query in baseline]
     if any(name not in row for pair in rows for row in pair):
         raise Invalid(f"a run has no {name}: measure both with `--measures {name}`")
     differences = np.array([new[name] - old[name] for new, old in rows])
     if len(differences) < LEAST:
         raise Invalid(f"{len(differences)} questions are too few to gate on: judge at least {LEAST}")
-    alpha = ALPHA / shared_by
-    change, bound = float(differences.mean()), float(upper_bounds(differences[None, :], alpha)[0])
-    failed = bool(failures(differences[None, :], max_drop, alpha)[0])
+    max_drop, alpha = limits.max_drop[name], ALPHA / len(limits.max_drop)
+    change, sample = float(differences.mean()), differences[None, :]
+    if limits.proven:
+        low = -float(upper_bounds(-sample, alpha)[0])
+        told = f"{name} changed by {change:+.4f}, at least {low:+.4f}; it must show a drop of no more than {max_drop:g}"
+        return Check(name, low >= -max_drop, told, len(differences), change, low)
+    bound, failed = float(upper_bounds(sample, alpha)[0]), bool(failures(sample, max_drop, alpha)[0])
     told = f"{name} changed by {change:+.4f}, at most {bound:+.4f}; a drop of {max_drop:g} is allowed"
-    if not differences.any():  # nothing to tell the power from
-        return Check(name, True, told, len(differences), change, bound)
-    losing = (differences - change) * (1 if change <= 0 else -1)  # as skewed as a loss is
-    return Check(
-        name, not failed, told, len(differences), change, bound,
+    found = Check(name, not failed, told, len(differences), change, bound)
+    return _with_power(found, differences, max_drop, alpha) if differences.any() else found
+
+
+def _with_power(found: Check, differences: Floats, max_drop: float, alpha: float) -> Check:
+    """What the questions at hand can tell: without any difference, nothing."""
+    losing = (differences - differences.mean()) * (1 if differences.mean() <= 0 else -1)  # as skewed as a loss is
+    return replace(
+        found,
         power=share_failed(losing - LOSS, max_drop, alpha),
         alarms=share_failed(differences, max_drop, alpha, swapped=True),
         caught=caught(float(differences.std(ddof=1)), len(differences), max_drop, alpha),
-    )  # fmt: skip
+    )
 
 
 def upper_bounds(samples: Floats, alpha: float = ALPHA) -> Floats:

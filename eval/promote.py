@@ -1,7 +1,8 @@
 """May a profile become the live one? Golden sets are asked under both, each question as its own principal.
 
-The burden of proof is on the candidate: it passes when what it can have lost, at the low end of the paired interval of
-nDCG@10, is no more than was agreed to, when no answer held a forbidden document, and none went without a stage.
+The gate decides, with the burden of proof on the candidate: it passes when what it can have lost, at the low end of the
+paired interval of nDCG@10, is no more than was agreed to, and when no answer held a forbidden document. An answer that
+went without a stage measures something else, and blocks as well.
 """
 
 import time
@@ -14,7 +15,8 @@ from ir_measures import nDCG
 
 from core.errors import Invalid, ReplicaUnavailable
 from core.records import Principal, Profile, SearchRequest
-from eval.bootstrap import Estimate, difference
+from eval.gate import Limits, gate
+from eval.gate import Verdict as Gated
 from eval.golden import GoldenSet
 from eval.measures import forbidden_returned, query_values
 from eval.run import Run, run_golden
@@ -37,22 +39,14 @@ class Verdict:
     questions: int  # with something relevant
     live: float  # mean nDCG@10
     candidate: float
-    gain: Estimate  # the candidate's minus the live one's, paired by question
-    max_drop: float
-    forbidden: int  # documents that the candidate gave to whom they are forbidden
+    gated: Gated  # the candidate against the live one, paired by question
     degraded: int  # of the candidate's answers went without a stage
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why it may not be promoted; none: it may."""
-        found = []
-        if self.gain.low < -self.max_drop:
-            found.append(f"nDCG@10 may have dropped by {-self.gain.low:.3f}, more than {self.max_drop:g}")
-        if self.forbidden:
-            found.append(f"{self.forbidden} forbidden documents came back")
-        if self.degraded:
-            found.append(f"{self.degraded} answers went without a stage")
-        return tuple(found)
+        found = [check.told for check in self.gated.checks if not check.passed]
+        return (*found, f"{self.degraded} answers went without a stage") if self.degraded else tuple(found)
 
 
 def beside(searcher: Searcher, candidate: Profile) -> Searcher:
@@ -86,16 +80,14 @@ def evaluate(
 
 
 def judge(live: Run, candidate: Run, max_drop: float) -> Verdict:
-    """What the two runs of one golden set come to. Raises Invalid when none of its questions has an answer."""
+    """What the two runs of one golden set come to. Raises Invalid when too few of its questions have an answer."""
     before, after = query_values(live), query_values(candidate)
     if not before:
         raise Invalid(f"{live.golden.name}: no question names a relevant document: there is nothing to compare")
-    values = [[of[query][str(MAIN)] for query in before] for of in (before, after)]
-    gain = difference(values[1], values[0])
-    means = [sum(each) / len(each) for each in values]
+    was, now = (sum(of[query][str(MAIN)] for query in before) / len(before) for of in (before, after))
+    gated = gate(before, after, len(forbidden_returned(candidate)), Limits({str(MAIN): max_drop}, proven=True))
     degraded = sum(1 for answered in candidate.answers if answered.degraded)
-    return Verdict(live.golden.name, len(before), means[0], means[1], gain, max_drop,
-                   len(forbidden_returned(candidate)), degraded)  # fmt: skip
+    return Verdict(live.golden.name, len(before), was, now, gated, degraded)
 
 
 def _await_replica(searcher: Searcher, tenant_id: UUID, golden: GoldenSet, wait_s: float) -> None:

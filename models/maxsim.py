@@ -46,7 +46,8 @@ def best_products(question: Integers, codes: npt.NDArray[np.uint8], ends: npt.ND
 
 def compile_maxsim() -> None:
     """Have the loops compiled now, 0.7 s of it, and not in the first search."""
-    best_products(np.ones((1, 8), np.int32), np.zeros(1, np.uint8), np.ones(1, np.int64))
+    stored = np.frombuffer(b"\0", np.uint8)  # read-only, as codes are: numba compiles anew for an array that is not
+    best_products(np.ones((1, 8), np.int32), stored, np.ones(1, np.int64))
 
 
 @numba.njit(nogil=True)

@@ -16,8 +16,8 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from core.errors import Conflict, Invalid, NotFound
+from core.identity import DirectoryGroup, DirectoryUser, Member, MemberEdit, StoredGroup, StoredUser
 from core.labels import fold, name_label
-from core.records import DirectoryGroup, DirectoryUser, Member, MemberEdit, StoredGroup, StoredUser
 from store.pool import Conn
 
 LOCK = "SELECT FROM tenants WHERE id = %s FOR NO KEY UPDATE"

@@ -46,7 +46,7 @@ STANDING = """
     JOIN versions v ON v.document_id = d.id AND v.version = d.current_version
 """
 FACTS = """
-    SELECT d.external_id, s.name, coalesce(v.mime_type, '?'), d.metadata ->> 'language'
+    SELECT d.external_id, s.name, coalesce(v.mime_type, '?'), v.language
     FROM documents d JOIN sources s ON s.id = d.source_id
     JOIN versions v ON v.document_id = d.id AND v.version = d.current_version
     WHERE d.tenant_id = %s AND d.external_id = ANY(%s)

@@ -12,8 +12,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from core.errors import Conflict, Invalid, NotFound, StoreUnavailable
+from core.identity import ApiKey
 from core.labels import check_label, name_label
-from core.records import ApiKey
 from store.pool import Conn, Store, writing
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from core.errors import Conflict, Invalid
+from core.identity import IdentityProvider
 from core.labels import check_label
-from core.records import IdentityProvider
 from store.pool import Conn
 
 # Asymmetric ones only: with a shared secret, or with none, whoever can check a token could also make one.

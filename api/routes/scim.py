@@ -9,7 +9,7 @@ from api import scim
 from api.deps import Caller, Provisioner, ServiceDep
 from api.scim import GroupIn, PatchIn, ScimAnswer, UserIn, group_out, list_out, user_out
 from api.service import Service
-from core.records import MemberEdit
+from core.identity import MemberEdit
 from store import audit, directory
 from store.pool import reading_tenant, writing
 

@@ -15,7 +15,7 @@ import pytest
 from cli.up import KEY_FILE, answers
 from core.config import read_runtime
 from embedded.server import Server
-from embedded.state import free_port
+from embedded.state import hold_port
 from store.migrate import create_database, role_url
 from tests.acceptance.conftest import ROOT
 
@@ -66,7 +66,8 @@ def test_each_process_runs_on_its_own_role_alone(own_database: str, redis_server
         CITADEL_REDIS_URL=redis_server.url,
         CITADEL_STATE=state,
     )
-    port = str(free_port(0))
+    held = hold_port("127.0.0.1", 0)
+    port = str(held.getsockname()[1])
     reads = writes | {
         "CITADEL_APP_DATABASE_URL": role_url(own_database, "citadel_app", "app-password"),
         "CITADEL_PORT": port,
@@ -90,6 +91,7 @@ def test_each_process_runs_on_its_own_role_alone(own_database: str, redis_server
             time.sleep(0.2)
         assert all(process.poll() is None for process in started)
     finally:
+        held.close()
         for process in started:
             process.terminate()
         for process in started:

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.errors import InvalidLabel, NotFound
+from core.identity import DirectoryGroup, DirectoryUser
 from core.labels import check_label, make_labels
-from core.records import AccessScope, DirectoryGroup, DirectoryUser, Labels, Principal, SearchRequest
+from core.records import AccessScope, Labels, Principal, SearchRequest
 from retrieval.search import Searcher, search
 from store import access, chunks, directory, documents, erase
 from store.pool import reading_tenant, set_scope, writing

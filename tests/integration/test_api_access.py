@@ -36,6 +36,8 @@ ROUTES: dict[tuple[str, str], frozenset[str] | None] = {
     ("get", "/v1/sources"): frozenset({"ingest", "operate"}),
     ("post", "/v1/sources"): frozenset({"operate"}),
     ("post", "/v1/sources/{source_id}/refresh"): frozenset({"operate"}),
+    ("get", "/v1/fusion"): frozenset({"operate"}),
+    ("put", "/v1/fusion"): frozenset({"operate"}),
     ("get", "/v1/access/explain"): frozenset({"operate"}),
     ("get", "/metrics"): frozenset({"operate"}),
     ("get", "/healthz"): None,

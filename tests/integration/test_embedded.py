@@ -25,6 +25,7 @@ from embedded.postgres import start_postgres
 from embedded.process import wait_until
 from embedded.redis import start_redis
 from embedded.server import Server
+from embedded.state import hold_port
 
 ROOT = Path(__file__).resolve().parents[2]
 AS_ROOT = os.geteuid() == 0
@@ -164,6 +165,17 @@ def test_twice_in_a_row_keeps_data_password_and_port(state: Path) -> None:
     assert redis.Redis.from_url(broker.url).get("kept") == b"8"
     broker_again.stop()
     second.stop()
+
+
+def test_a_held_port_is_given_to_nobody_until_a_server_names_it() -> None:
+    with hold_port("127.0.0.1", 0) as held:
+        address = held.getsockname()
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):  # as a server that insists on its own
+            other.bind(address)
+        with socket.create_server(address), pytest.raises(Misconfigured, match="CITADEL_PORT"):
+            hold_port(*address)
+    with socket.create_server(address):
+        pass
 
 
 def test_another_port_when_the_remembered_one_is_taken(state: Path) -> None:

@@ -99,6 +99,8 @@ def test_nobody_is_answered_with_what_he_may_not_see(filled: World, searcher: Se
 
 
 def test_spans_slices_and_tokens(filled: World, searcher: Searcher) -> None:
+    with writing(filled.store) as conn:
+        conn.execute("UPDATE versions SET language = 'en'")
     _, report = recorded(filled, searcher, Kept())
     assert report.spans.queries == 3  # q1, q2 and q5 quote; q3 and q6 name documents
     of_q5 = next(query for query in report.queries if query.id == "q5")
@@ -106,6 +108,7 @@ def test_spans_slices_and_tokens(filled: World, searcher: Searcher) -> None:
     assert "SpanP@1" not in next(query for query in report.queries if query.id == "q6").values
     assert report.slices["tag:hr"].queries == 2 and report.slices[f"as:{BEN}"].queries == 2
     assert report.slices["source:api"].queries == 5 and report.slices["format:text/plain"].queries == 5
+    assert report.slices["language:en"].queries == 5
     shares = [name for name in report.slices if name.startswith("visible:")]
     assert shares == ["visible:≤ 100 %"] and report.tokens > 0
 

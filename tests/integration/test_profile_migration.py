@@ -38,7 +38,7 @@ from tests.engines import FollowedAllTheTime
 from tests.integration.rows import fetch, read_text
 
 ANA, BEN = "user:ana", "user:ben"
-WORDS = ("heron", "kestrel", "osprey", "plover", "curlew", "avocet", "dunlin", "godwit")
+WORDS = ("heron", "kestrel", "osprey", "plover", "curlew", "avocet", "dunlin", "godwit", "whimbrel", "turnstone")
 LONG = " ".join(f"Sentence {number} tells of the {WORDS[number % 8]} at the shore." for number in range(40))
 
 
@@ -78,7 +78,7 @@ def target_of(world: World) -> Target:
 def birds(world: World, count: int = 8) -> None:
     """A document a bird, each of several chunks."""
     for number in range(count):
-        world.add(f"bird-{number}", f"Of the {WORDS[number % 8]} number {number}.\n\n{LONG}")
+        world.add(f"bird-{number}", f"Of the {WORDS[number % len(WORDS)]} number {number}.\n\n{LONG}")
 
 
 def live_id(world: World) -> int:
@@ -358,7 +358,7 @@ def stored_of(world: World) -> Stored:
 # --- quality --------------------------------------------------------------------------------------------------------
 
 
-def golden(world: World, count: int = 8) -> GoldenSet:
+def golden(world: World, count: int = 10) -> GoldenSet:
     """Each bird's own document is its answer, and Ana must not see Ben's."""
     queries = tuple(
         GoldenQuery(f"q{n}", f"{word} number {n}", ANA, (Judgement(f"bird-{n}"),), ("secret",))
@@ -378,13 +378,14 @@ class Blind(FakeEmbedder):
 
 
 def test_an_equal_candidate_passes(world: World, candidate: Target, moving: Searcher) -> None:
-    birds(world)
+    birds(world, 10)
     world.add("secret", f"Of the heron number 0. {LONG}", (BEN,))
     catch_up(world.store, candidate)
     (verdict,) = evaluate(moving, world.tenant_id, candidate.profile, [golden(world)], wait_s=20)
-    assert verdict.questions == 8 and verdict.live > 0.9
-    assert verdict.forbidden == verdict.degraded == 0
-    assert verdict.gain.low >= -MAX_DROP and verdict.reasons == ()
+    assert verdict.questions == 10 and verdict.live > 0.9
+    (main, forbidden) = verdict.gated.checks
+    assert main.bound is not None and main.bound >= -MAX_DROP and forbidden.passed
+    assert verdict.degraded == 0 and verdict.reasons == ()
 
 
 @pytest.fixture
@@ -407,7 +408,7 @@ def test_a_worse_candidate_is_blocked(world: World, worse: Target) -> None:
     (verdict,) = evaluate(searcher, world.tenant_id, worse.profile, [golden(world)], wait_s=5)
     searcher.threads.shutdown(cancel_futures=True)
     assert verdict.live == 1.0 and verdict.candidate < 0.8
-    assert len(verdict.reasons) == 1 and "dropped" in verdict.reasons[0]
+    assert len(verdict.reasons) == 1 and "must show" in verdict.reasons[0]
 
 
 class NoWords(RankBm25Index):
@@ -418,9 +419,9 @@ class NoWords(RankBm25Index):
 
 
 def test_a_forbidden_document_blocks(world: World, candidate: Target, moving: Searcher) -> None:
-    birds(world)
+    birds(world, 10)
     catch_up(world.store, candidate)
-    (secret,) = [q for q in golden(world).queries if q.id == "q0"]
-    opened = GoldenSet("birds", "0" * 64, (replace(secret, forbidden=("bird-1",)),))
+    first, *others = golden(world).queries
+    opened = GoldenSet("birds", "0" * 64, (replace(first, forbidden=("bird-1",)), *others))
     (verdict,) = evaluate(moving, world.tenant_id, candidate.profile, [opened], wait_s=20)
-    assert verdict.forbidden == 1 and any("forbidden" in reason for reason in verdict.reasons)
+    assert verdict.reasons == ("1 forbidden documents returned, at most 0 allowed",)

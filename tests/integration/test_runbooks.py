@@ -6,7 +6,9 @@ import re
 import shlex
 import string
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,6 +21,7 @@ from click.testing import CliRunner
 from cli.main import citadel
 from core.errors import NotFound
 from embedded.postgres import programs_folder
+from embedded.process import wait_until
 from embedded.server import Server
 from ingest.erase import erase
 from store import jobs, keys, profiles
@@ -51,7 +54,7 @@ class Desk:
 
     world: World
     variables: dict[str, str]
-    before: dict[str, Callable[[], None]] = field(default_factory=dict)  # what has happened when a line begins so
+    before: dict[str, Callable[[], object]] = field(default_factory=dict)  # what has happened when a line begins so
     said: dict[str, str] = field(default_factory=dict)
 
     def follow(self, runbook: str) -> None:
@@ -116,7 +119,7 @@ def small_profile(desk: Desk) -> None:
 
 def golden(desk: Desk, tmp_path: Path) -> None:
     """Documents, and questions that they answer."""
-    words = ("heron", "kestrel", "osprey", "plover")
+    words = ("heron", "kestrel", "osprey", "plover", "curlew", "avocet", "dunlin", "godwit", "whimbrel", "turnstone")
     for word in words:
         desk.world.add(f"{word}.md", f"The {word} is a bird. " * 30)
     lines = [{"query": f"the {word}", "as": ANA, "relevant": [{"document": f"{word}.md"}]} for word in words]
@@ -125,29 +128,61 @@ def golden(desk: Desk, tmp_path: Path) -> None:
     desk.variables |= {"GOLDEN": str(file), "QUESTION": "the heron", "SOMEBODY": ANA}
 
 
-def test_stuck_queue(desk: Desk, redis_server: Server) -> None:
+def source(desk: Desk, tmp_path: Path) -> None:
+    """A folder that is looked at again and again."""
+    desk.variables["SOURCE"] = "handbook"
+    desk.run(f"citadel sources add handbook {tmp_path}")
+
+
+@contextmanager
+def working(desk: Desk, tmp_path: Path) -> Iterator[None]:
+    """A worker on this host, as long as it lasts."""
+    log = tmp_path / "worker.log"
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "cli.main", "worker", "--processes", "1", "--queues", "upkeep"]
+        worker = subprocess.Popen(command, env=desk.variables, stdout=output, stderr=output)
+    try:
+        assert wait_until(lambda: b"ready." in log.read_bytes(), 60), log.read_text()
+        yield
+        worker.terminate()
+        assert worker.wait(30) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def test_stuck_queue(desk: Desk, redis_server: Server, tmp_path: Path) -> None:
     submitted = desk.world.submit("waits", "It waits.")
+    source(desk, tmp_path)
     desk.variables["JOB"] = str(submitted.job_id)
+    desk.before = {"citadel sources pause": lambda: desk.run("citadel sources refresh handbook")}
     desk.follow("stuck-queue.md")
     assert desk.said["citadel dispatch --once"] == "1 sent\n"
+    assert fetch(desk.world, "SELECT kind FROM jobs WHERE state = 'cancelled'") == [("refresh",)]
+    assert fetch(desk.world, "SELECT FROM sources WHERE paused_at IS NOT NULL") == []
     with redis.Redis.from_url(redis_server.url) as broker:
         assert broker.llen(QUEUES["index"]) == 1
         broker.delete(QUEUES["index"])
 
 
-def test_poison_document(desk: Desk) -> None:
+def test_poison_document(desk: Desk, tmp_path: Path) -> None:
     world = desk.world
+    source(desk, tmp_path)
+    trying = world.submit("trying", "It kills as well.")
     submitted = world.submit("poison", "It kills.")
     for _ in range(jobs.MAX_ATTEMPTS):
         lease = world.claim(submitted)
         with writing(world.store) as conn:
             jobs.retry_or_quarantine(conn, lease, "worker_lost", "the worker died")
             conn.execute("UPDATE jobs SET next_try_at = now()")
-    desk.variables |= {"JOB": str(submitted.job_id), "DOCUMENT": str(submitted.document_id)}
+    desk.variables |= {"JOB": str(submitted.job_id), "DOCUMENT": str(submitted.document_id),
+                       "STILL_TRYING": str(trying.job_id)}  # fmt: skip
     desk.follow("poison-document.md")
     assert str(submitted.job_id) in desk.said["citadel jobs list --state quarantined"]
     assert "try again" in desk.said["citadel jobs retry $JOB"]
-    assert fetch(world, "SELECT FROM documents") == []
+    assert fetch(world, "SELECT external_id FROM documents") == [("trying",)]
+    assert fetch(world, "SELECT state FROM jobs WHERE id = %s", trying.job_id) == [("cancelled",)]
+    assert fetch(world, "SELECT FROM sources WHERE paused_at IS NOT NULL") == []
 
 
 def test_model_change(desk: Desk, tmp_path: Path) -> None:
@@ -224,8 +259,12 @@ def test_disk_full(desk: Desk, tmp_path: Path) -> None:
     with writing(world.store) as conn:
         conn.execute("UPDATE versions SET created_at = created_at - interval '60 days'")
     small_profile(desk)
+    source(desk, tmp_path)
     desk.before = {"citadel profile drop": lambda: age(world)}
-    desk.follow("disk-full.md")
+    with working(desk, tmp_path):
+        desk.follow("disk-full.md")
+    assert "drained: celery@" in desk.said["citadel worker --drain"]
+    assert fetch(world, "SELECT FROM sources WHERE paused_at IS NOT NULL") == []
     assert fetch(world, "SELECT version FROM versions v JOIN documents d ON d.id = document_id "
                         "WHERE external_id = 'often.md' ORDER BY 1") == [(3,), (4,), (5,), (6,)]  # fmt: skip
     assert "2 versions" in next(said for line, said in desk.said.items() if "--step retention" in line)

@@ -23,8 +23,9 @@ from hypothesis.stateful import (
 )
 
 from core.errors import Unauthenticated
+from core.identity import DirectoryGroup, DirectoryUser, MemberEdit
 from core.labels import make_labels
-from core.records import DirectoryGroup, DirectoryUser, Labels, MemberEdit, Mode, Principal, SearchRequest, Submitted
+from core.records import Labels, Mode, Principal, SearchRequest, Submitted
 from ingest.erase import erase
 from retrieval.recall import KeptAnswers
 from retrieval.search import Searcher, search

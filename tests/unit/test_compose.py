@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from cli.up import children
+from core.config import Settings
+
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load(ROOT.joinpath("docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -50,6 +53,17 @@ def test_only_the_migrations_connect_as_the_administrator() -> None:
     for name in ("worker", "fetcher", "dispatcher", "beat", "follower"):
         assert "CITADEL_APP_DATABASE_URL" not in SERVICES[name]["environment"]
     assert "CITADEL_MAINTENANCE_DATABASE_URL" not in SERVICES["beat"]["environment"]  # it only sends messages
+
+
+def test_the_processes_are_those_of_citadel_up() -> None:
+    def queues(words: list[str]) -> set[str]:
+        return set(words[words.index("--queues") + 1].split(",")) if "--queues" in words else set()
+
+    started = {child.name: list(child.argv[3:]) for child in children(Settings(), {})}
+    assert set(started) | {"migrate"} == set(OURS)
+    for name, words in started.items():
+        command = SERVICES[name]["command"]
+        assert (command[0], queues(command)) == (words[0], queues(words)), name
 
 
 def test_postgres_asks_everyone_for_a_password() -> None:

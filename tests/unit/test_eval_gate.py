@@ -48,6 +48,18 @@ def test_a_loss_that_may_be_chance_passes() -> None:
     assert verdict(noise(-0.02, 0.3, 50)) == [True, True]
 
 
+def test_where_it_must_be_proven_doubt_fails() -> None:
+    """An error of 0.1/√300: a change of 0 is sure to lie above -1.76 of them, and one of -0.03 above -0.0402."""
+    proven = Limits({MAIN: 0.03}, proven=True)
+    error = 0.1 / math.sqrt(300)
+    assert verdict(noise(0.0), proven) == verdict(noise(-0.03 + 1.77 * error), proven) == [True, True]
+    assert verdict(noise(-0.03 + 1.74 * error), proven) == verdict(noise(-0.03), proven) == [False, True]
+    assert verdict(noise(0.0, 0.3, 50), proven) == [False, True]  # where a loss has to be shown, it passes
+    low = stats.t.interval(1 - 2 * ALPHA, 299, -0.01, error)[0]
+    (told, _) = gate(values(np.full(300, 0.5)), values(0.5 + noise(-0.01)), 0, proven).checks
+    assert told.bound == pytest.approx(low, abs=1e-4)
+
+
 def test_forbidden_documents_fail_whatever_else() -> None:
     assert verdict(noise(0.05), forbidden=1) == [True, False]
     assert verdict(noise(0.05), Limits({MAIN: 0.01}, 1), forbidden=1) == [True, True]

@@ -132,3 +132,23 @@ def test_it_estimates_the_cosine() -> None:
     found = np.array([maxsim(q[None] @ turn, [encode(d[None] @ turn)])[0] for q, d in zip(one, near, strict=True)])
     assert abs(float((found - cosines).mean())) < 0.039 / math.sqrt(400) * 4
     assert float((found - cosines).std()) < 0.039 * 1.2
+
+
+def test_a_question_finds_its_reranker_compiled() -> None:
+    """In a process of its own, for this one has scored already."""
+    told = subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True, check=True)
+    opened, asked = told.stdout.split()
+    assert opened == asked == "1"
+
+
+COLD = """
+import numpy as np
+from models import maxsim
+from models.reranker import LateInteraction, Proposed, Question
+from models.token_codes import encode
+late = LateInteraction()
+print(len(maxsim._scan.signatures))
+tokens = np.eye(2, 64, dtype=np.float32)
+assert late.score(Question("", lambda: tokens), [Proposed("", encode(tokens))])[0] is not None
+print(len(maxsim._scan.signatures))
+"""
