@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import citadel
-from cli.up import _children
+from cli.up import children
 from core.config import Settings, environment_of
 from core.errors import Conflict, Invalid, LeaseLost, Overloaded, StoreUnavailable
 from core.records import Labels, Submission
@@ -181,9 +181,9 @@ def test_a_queue_that_there_is_not_is_told(world: World, tmp_path: Path, monkeyp
 def test_the_clock_is_given_no_databases_credential(tmp_path: Path) -> None:
     settings = Settings(state=tmp_path, maintenance_database_url="postgresql://m:m-word@db/x", redis_url="redis://r",
                         app_database_url="postgresql://a:a-word@db/x", app_password="a-word")  # fmt: skip
-    children = {child.name: child.env for child in _children(settings, environment_of(settings))}
-    assert "m-word" in children["dispatcher"]["CITADEL_MAINTENANCE_DATABASE_URL"]
-    assert children["beat"]["CITADEL_REDIS_URL"] == "redis://r" and "-word" not in str(children["beat"])
+    started = {child.name: child.env for child in children(settings, environment_of(settings))}
+    assert "m-word" in started["dispatcher"]["CITADEL_MAINTENANCE_DATABASE_URL"]
+    assert started["beat"]["CITADEL_REDIS_URL"] == "redis://r" and "-word" not in str(started["beat"])
 
 
 # --- pause ----------------------------------------------------------------------------------------------------------
