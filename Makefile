@@ -37,6 +37,7 @@ bench: $(VENV)/installed  ## ratios against what one would use instead
 	$(BIN)/python -m bench.filtered_search --rows 25000 --real -1 --label-sets 5000 --questions 15
 	$(BIN)/python -m bench.paired_approximate --rows 5000 --queries 200
 	$(BIN)/python -m bench.lexical --chunks 20000 --questions 100 --checked 20
+	$(BIN)/python -m bench.rerank --texts 150 --questions 25 --timed 150
 	$(BIN)/python -m bench.search --chunks 10000 --embedded 500 --questions 50 --seconds 4
 	$(BIN)/python -m bench.recall --chunks 10000 --embedded 500 --questions 60
 	$(BIN)/python -m bench.timing --pairs 300
