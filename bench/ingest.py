@@ -71,7 +71,8 @@ def stack(processes: int, threads: int = 0) -> Iterator[Settings]:
     settings = replace(plain, state=state, port=0, worker_processes=processes, model_threads=threads)
     try:
         with Supervisor(state, lambda text: None) as supervisor:
-            yield bring_up(supervisor, settings, dict(os.environ), lambda text: None)
+            own = {**os.environ, "CITADEL_MODEL_THREADS": str(threads)}  # what its processes read
+            yield bring_up(supervisor, settings, own, lambda text: None)
     finally:
         erase_servers(state)
         shutil.rmtree(state, ignore_errors=True)
