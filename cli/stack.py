@@ -28,10 +28,11 @@ from store.answers import RedisPlaces
 from store.blobs import FsspecBlobs
 from store.broker import RedisBroker
 from store.pool import Store, open_store, reading_tenant, writing
+from store.standing import HOLDS_HOURS
 
 log = logging.getLogger("citadel.models")
 
-MAX_ANSWERS_S = 12 * 3600  # half of the time that is known of changes: KEPT_HOURS of store.standing
+MAX_ANSWERS_S = HOLDS_HOURS * 3600  # longer than it stands no answer need be kept
 LOOK_S = 5.0  # between looks for profiles whose models a promotion may ask for
 NOT_RUNNING = "nothing is running here: start it with `citadel up`, or set {}"
 

@@ -169,11 +169,9 @@ def recall(answers: KeptAnswers | None, conn: Conn, asked: Asked) -> Memory:
 def code_digest() -> str:
     """sha256 of the code that rankings are made by: a release never meets another's."""
     digest = hashlib.sha256(Path(str(core.records.__file__)).read_bytes())
-    for package in (models, store):
-        for file in sorted(Path(str(package.__file__)).parent.glob("*.py")):
+    for module in (models.__file__, store.__file__, __file__):
+        for file in sorted(Path(str(module)).parent.glob("*.py")):
             digest.update(file.read_bytes())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

@@ -218,12 +218,14 @@ def read_rows(conn: Conn, chunk_ids: Sequence[int]) -> dict[int, ChunkRow]:
 def _with_newer(conn: Conn, rows: list[ChunkRow]) -> list[ChunkRow]:
     """The rows with the newer documents that they name. Under row-level security one that the reader may not see is not
     there."""
-    named = [row for row in rows if row.successor is not None and row.successor != row.external_id]
+    named = {row.chunk_id: (row.source, row.successor) for row in rows if row.successor not in (None, row.external_id)}
     if not named:
         return rows
-    asked = ([row.source for row in named], [row.successor for row in named])
+    asked = ([source for source, _ in named.values()], [successor for _, successor in named.values()])
     newer = {(source, external_id): found for source, external_id, found in conn.execute(NEWER, asked).fetchall()}
-    return [replace(row, superseded_by=newer.get((row.source, row.successor))) if row in named else row for row in rows]
+    return [
+        replace(row, superseded_by=newer.get(named[row.chunk_id])) if row.chunk_id in named else row for row in rows
+    ]
 
 
 def places(conn: Conn, tenant_id: UUID, profile_id: int) -> list[Place]:
