@@ -1,12 +1,15 @@
 """One attempt at a job: claim it, do it, and write down how it ended."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID
 
 from core.errors import (
+    CitadelError,
     DeadlineExceeded,
     LeaseLost,
     Misconfigured,
@@ -16,7 +19,8 @@ from core.errors import (
     StoreUnavailable,
 )
 from core.records import Lease, Source
-from ingest.pipeline import Pipeline, heartbeat, index_version
+from ingest.heartbeat import heartbeat
+from ingest.pipeline import Pipeline, index_versions
 from ingest.refresh import RefreshReport, refresh
 from ingest.room import Room
 from ingest.sources.memory import memory_of
@@ -25,6 +29,7 @@ from ingest.sources.rule_files import STATE as RULE_FILES
 from store import audit, jobs, sources
 from store.pool import Conn, writing
 
+SMALL = 8192  # bytes
 MAX_PROBLEMS = 100  # kept with the job; the counts tell how many there were
 # Of what may pass, what the document may be to blame for. All else is an outage: waited out, and not counted.
 BLAMED = (DeadlineExceeded, StatementTimeout)
@@ -36,48 +41,67 @@ RESUME_SHARE = 0.5  # of the backlog: a refresh that stopped for want of room be
 def attempt(pipeline: Pipeline, job_id: UUID) -> str:
     """Do the job unless it is done, held or not due; returns `skipped`, `done`, `failed`, `retry`, `waits` or `lost`.
 
-    Whatever goes wrong is on the job's row: a permanent error ends it; one that the document may be to blame for puts
-    it back with a delay; so does an unforeseen one, which is raised for the log. Where a store, a model or the
-    installation is to blame, the job waits for that and no attempt is counted. Raises StoreUnavailable when there was
-    no claim.
+    Small documents that wait beside a small one are done with it. Whatever goes wrong is on the job's row: a permanent
+    error ends it; one that the document may be to blame for puts it back with a delay; so does an unforeseen one, which
+    is raised for the log. Where a store, a model or the installation is to blame, the job waits for that and no
+    attempt is counted. Raises StoreUnavailable when there was no claim.
     """
     with writing(pipeline.store) as conn:
         lease = jobs.claim(conn, job_id, pipeline.lease_s)
-    if lease is None:
-        return "skipped"
-    try:
-        return _attempt(pipeline, lease)
-    except LeaseLost:  # found while it worked, or when it wanted to write down how it failed
-        return "lost"
+        if lease is None:
+            return "skipped"
+        beside = jobs.claim_small(conn, lease, pipeline.lease_s, SMALL, pipeline.together - 1)
+    outcomes: dict[UUID, str] = {}
+    told = partial(_told, pipeline, outcomes)
+    with told(lease, *beside):
+        if lease.job.kind == "index":
+            index_versions(pipeline, [lease, *beside], told)
+        else:
+            _refresh(pipeline, lease)
+    return outcomes.get(job_id, "done")
 
 
-def _attempt(pipeline: Pipeline, lease: Lease) -> str:
+@contextmanager
+def _told(pipeline: Pipeline, outcomes: dict[UUID, str], *leases: Lease) -> Iterator[None]:
+    """Write down what goes wrong in the body as how those of the jobs ended that have not ended yet, and go on.
+
+    What is unforeseen goes up as well, and so stops those that were done together: they are done again, each alone.
+    """
     try:
-        _do(pipeline, lease)
-    except LeaseLost:
-        raise
-    except BLAMED as error:
-        _put_back(pipeline, lease, error.code, str(error))
-        return "retry"
-    except (Retryable, Misconfigured) as error:
-        code, reason = error.code, str(error)
-        _write_down(pipeline, lambda conn: jobs.give_back(conn, lease, code, reason))
-        return "waits"
-    except Permanent as error:
-        code, reason = error.code, str(error)
-        _write_down(pipeline, lambda conn: jobs.fail(conn, lease, code, reason))
-        return "failed"
+        yield
+    except CitadelError as error:
+        _end(pipeline, outcomes, leases, error, error.code, str(error))
     except Exception as error:
-        _put_back(pipeline, lease, "internal", f"an unforeseen {type(error).__name__}; see the worker's log")
-        raise
-    return "done"
+        reason = f"an unforeseen {type(error).__name__}; see the worker's log"
+        _end(pipeline, outcomes, leases, error, "internal", reason)
+        if any(outcomes[lease.job.id] != "lost" for lease in leases):
+            raise
 
 
-def _do(pipeline: Pipeline, lease: Lease) -> None:
-    if lease.job.kind == "index":
-        index_version(pipeline, lease)
-    else:
-        _refresh(pipeline, lease)
+def _end(
+    pipeline: Pipeline, outcomes: dict[UUID, str], leases: Sequence[Lease], error: Exception, code: str, reason: str
+) -> None:
+    outcome, write = _ending(error)
+    for lease in leases:
+        if lease.job.id in outcomes:
+            continue
+        try:
+            if write is not None:
+                _write_down(pipeline, partial(write, lease=lease, code=code, reason=reason))
+            outcomes[lease.job.id] = outcome
+        except LeaseLost:  # found when it wanted to write down how it failed
+            outcomes[lease.job.id] = "lost"
+
+
+def _ending(error: Exception) -> tuple[str, Callable[..., None] | None]:
+    """What such an error makes of an attempt, and what writes that down."""
+    if isinstance(error, LeaseLost):
+        return "lost", None
+    if isinstance(error, BLAMED):
+        return "retry", jobs.retry_or_quarantine
+    if isinstance(error, (Retryable, Misconfigured)):
+        return "waits", jobs.give_back
+    return ("failed", jobs.fail) if isinstance(error, Permanent) else ("retry", jobs.retry_or_quarantine)
 
 
 def _refresh(pipeline: Pipeline, lease: Lease) -> None:
@@ -87,7 +111,7 @@ def _refresh(pipeline: Pipeline, lease: Lease) -> None:
         source = sources.by_id(conn, job.tenant_id, job.source_id)
     room = Room(pipeline.max_backlog)
     room.check(pipeline.store, job.tenant_id, RESUME_SHARE)
-    with heartbeat(pipeline, lease):
+    with heartbeat(pipeline.store, pipeline.lease_s, lease):
         report = _read_source(pipeline, lease, source, room)
     with writing(pipeline.store) as conn:
         jobs.finish(conn, lease, None, {"counts": report.counts, "problems": list(report.problems[:MAX_PROBLEMS])})
@@ -106,10 +130,6 @@ def _read_source(pipeline: Pipeline, lease: Lease, source: Source, room: Room) -
             allow_mass_delete=bool(asked.get("allow_mass_delete")), hold=lambda conn: jobs.hold(conn, lease),
             progress=lambda done: room.check(pipeline.store, source.tenant_id),
         )  # fmt: skip
-
-
-def _put_back(pipeline: Pipeline, lease: Lease, code: str, reason: str) -> None:
-    _write_down(pipeline, lambda conn: jobs.retry_or_quarantine(conn, lease, code, reason))
 
 
 def _write_down(pipeline: Pipeline, write: Callable[[Conn], None]) -> None:

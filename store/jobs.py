@@ -5,6 +5,7 @@ so a worker that lost its lease changes nothing. A try that failed for want of s
 back: only what the document may be to blame for brings it nearer to quarantine.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from core.records import Job, Lease
 from store.pool import Conn
 
 MAX_ATTEMPTS = 3
+AMONG = 500  # jobs, the first of those that are open
 BACKOFF_S = (5, 30, 120)  # before the second, third, … attempt
 FAULT_BACKOFF_S = (1, 2, 5, 15, 30, 60)  # after the first, second, … fault in a row; the last for all that follow
 
@@ -64,33 +66,50 @@ CLAIM = f"""
       AND NOT EXISTS (SELECT FROM sources s WHERE s.id = source_id AND s.paused_at IS NOT NULL)
     RETURNING lease_token
 """  # noqa: S608
+# Looked for among the first that wait, so that it costs the same however many do. A worker that dies in company counts
+# for none of them but the one that it was sent for; each is done alone then, for the lease is still on its row.
+CLAIM_SMALL = f"""
+    UPDATE jobs SET lease_token = nextval('lease_tokens'), updated_at = now(),
+        lease_until = now() + make_interval(secs => %(lease_s)s), state = 'parsing'
+    WHERE id IN (
+        SELECT j.id FROM jobs j JOIN versions v ON v.document_id = j.document_id AND v.version = j.version
+        WHERE j.id IN (SELECT id FROM jobs WHERE {OPEN} AND kind = 'index' ORDER BY created_at LIMIT %(among)s)
+          AND j.tenant_id = %(tenant)s AND j.state = 'accepted' AND j.attempts = 0 AND j.lease_until IS NULL
+          AND j.next_try_at <= now()
+          AND v.size <= %(size)s AND EXISTS (SELECT FROM versions beside WHERE beside.document_id = %(document)s
+                                             AND beside.version = %(version)s AND beside.size <= %(size)s)
+        ORDER BY j.created_at LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED)
+    RETURNING id, lease_token
+"""  # noqa: S608
 # Refreshes of one source take turns: one that began under old rules must not undo what a newer one closed.
 LOCK_SOURCE = "SELECT FROM sources WHERE id = (SELECT source_id FROM jobs WHERE id = %s) FOR NO KEY UPDATE"
 RENEW = """
     UPDATE jobs SET lease_until = now() + make_interval(secs => %s), updated_at = now()
-    WHERE id = %s AND lease_token = %s
+    WHERE (id, lease_token) IN (SELECT * FROM unnest(%s::uuid[], %s::bigint[]))
 """
 SET_STATE = "UPDATE jobs SET state = %s, updated_at = now() WHERE id = %s AND lease_token = %s"
 HELD = "SELECT FROM jobs WHERE id = %s AND lease_token = %s FOR UPDATE"
 FINISH = """
-    UPDATE jobs SET state = 'done', seq = %s, detail = detail || %s, error_code = NULL, error = NULL,
-        lease_until = NULL, lease_token = NULL, updated_at = now()
+    UPDATE jobs SET state = 'done', attempts = greatest(attempts, 1), seq = %s, detail = detail || %s,
+        error_code = NULL, error = NULL, lease_until = NULL, lease_token = NULL, updated_at = now()
     WHERE id = %s AND lease_token = %s
 """
 FAIL = """
-    UPDATE jobs SET state = %s, error_code = %s, error = %s, lease_until = NULL, lease_token = NULL, updated_at = now()
+    UPDATE jobs SET state = %s, attempts = greatest(attempts, 1), error_code = %s, error = %s, lease_until = NULL,
+        lease_token = NULL, updated_at = now()
     WHERE id = %s AND lease_token = %s
     RETURNING document_id, version
 """
 RETRY = """
     UPDATE jobs SET state = 'accepted', error_code = %s, error = %s, lease_until = NULL, lease_token = NULL, faults = 0,
-        dispatched_at = NULL, next_try_at = now() + make_interval(secs => %s), updated_at = now()
+        attempts = greatest(attempts, 1), dispatched_at = NULL, next_try_at = now() + make_interval(secs => %s),
+        updated_at = now()
     WHERE id = %s AND lease_token = %s
 """
 # Spread out, so that what an outage stopped does not come back in one burst.
 GIVE_BACK = """
     UPDATE jobs SET state = 'accepted', error_code = %s, error = %s, lease_until = NULL, lease_token = NULL,
-        attempts = attempts - 1, faults = faults + 1, dispatched_at = NULL, updated_at = now(),
+        attempts = greatest(attempts - 1, 0), faults = faults + 1, dispatched_at = NULL, updated_at = now(),
         next_try_at = now() + make_interval(secs => %s * (0.75 + 0.5 * random()))
     WHERE id = %s AND lease_token = %s
 """
@@ -201,9 +220,22 @@ def claim(conn: Conn, job_id: UUID, lease_s: float) -> Lease | None:
     return None if row is None else Lease(get(conn, job_id), int(row[0]))
 
 
-def renew(conn: Conn, lease: Lease, lease_s: float) -> None:
-    """Keep the lease for another `lease_s` seconds. Raises LeaseLost."""
-    _must_hold(conn.execute(RENEW, (lease_s, lease.job.id, lease.token)).rowcount)
+def claim_small(conn: Conn, beside: Lease, lease_s: float, size: int, limit: int) -> list[Lease]:
+    """Up to `limit` jobs of the same tenant to do beside one, not tried yet, of documents of at most `size` bytes.
+
+    None beside a job that was tried before, or whose document is larger: it is done alone.
+    """
+    job = beside.job
+    if job.kind != "index" or job.attempts > 1:
+        return []
+    values = {"tenant": job.tenant_id, "document": job.document_id, "version": job.version, "lease_s": lease_s,
+              "size": size, "limit": limit, "among": AMONG}  # fmt: skip
+    return [Lease(get(conn, job_id), token) for job_id, token in conn.execute(CLAIM_SMALL, values).fetchall()]
+
+
+def renew(conn: Conn, leases: Sequence[Lease], lease_s: float) -> None:
+    """Keep those of the leases that are still held for another `lease_s` seconds."""
+    conn.execute(RENEW, (lease_s, [lease.job.id for lease in leases], [lease.token for lease in leases]))
 
 
 def set_state(conn: Conn, lease: Lease, state: str) -> None:
@@ -231,7 +263,7 @@ def retry_or_quarantine(conn: Conn, lease: Lease, code: str, reason: str) -> Non
     if lease.job.attempts >= MAX_ATTEMPTS:
         _end(conn, lease, "quarantined", code, reason)
         return
-    delay = BACKOFF_S[lease.job.attempts - 1]
+    delay = BACKOFF_S[max(lease.job.attempts, 1) - 1]
     _must_hold(conn.execute(RETRY, (code, reason, delay, lease.job.id, lease.token)).rowcount)
 
 

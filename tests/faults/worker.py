@@ -41,7 +41,7 @@ def main(name: str) -> None:
     settings = load_settings(os.environ, running_stack=False)
     plan = Plan(Path(os.environ[PLAN]))
     arm_statements(plan)
-    attempting.index_version = around(plan, attempting.index_version, "started", "published")
+    attempting.index_versions = around(plan, attempting.index_versions, "started", "published")
     tasks.pipeline_of = partial(pipeline_of, plan)  # type: ignore[assignment]
     honest = attempting.attempt
 

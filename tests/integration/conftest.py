@@ -210,7 +210,7 @@ def embedder(world: World) -> CountingEmbedder:
 @pytest.fixture
 def pipeline(world: World, parser: ParserSandbox, embedder: CountingEmbedder) -> Pipeline:
     """What a worker ingests with."""
-    return Pipeline(world.store, world.blobs, parser, embedder, lease_s=60)
+    return Pipeline(world.store, world.blobs, parser, embedder, lease_s=60, together=1)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from core.records import Labels, SearchRequest, Submission
 from embedded.server import Server
 from ingest.erase import erase, finish_erasures, replay
 from ingest.parsers.plain import parse_text
-from ingest.pipeline import Pipeline, index_version
+from ingest.pipeline import Pipeline, index_versions
 from ingest.submit import submit
 from retrieval.lexical import RankBm25Index
 from retrieval.search import Searcher, search
@@ -246,7 +247,7 @@ def test_the_pipeline_finds_the_document_gone(world: World, pipeline: Pipeline) 
     lease = world.claim(document)
     with writing(world.store) as conn:
         erasures.take_away(conn, world.tenant_id, document.document_id, "service:test")
-    index_version(pipeline, lease)
+    index_versions(pipeline, [lease], lambda *leases: nullcontext())
     with writing(world.store) as conn:
         job = jobs.get(conn, lease.job.id)
     assert (job.state, job.detail) == ("done", {"superseded": True})

@@ -13,8 +13,9 @@ import pytest
 
 from core.errors import Conflict, Invalid, LeaseLost, NotFound
 from core.records import Job, Labels, Lease, Source
+from ingest.heartbeat import heartbeat
 from ingest.parsers.plain import parse_text
-from ingest.pipeline import Pipeline, heartbeat
+from ingest.pipeline import Pipeline
 from ingest.schedule import add_folder, request_refresh, schedule_due
 from store import chunks, jobs, sources
 from store.pool import writing
@@ -148,7 +149,6 @@ def test_a_worker_that_lost_its_lease_changes_nothing(world: World) -> None:
     current = claimed(world, submitted.job_id)
     before = job(world, submitted.job_id)
     writes: list[Callable[[Any], object]] = [
-        lambda conn: jobs.renew(conn, late, 60),
         lambda conn: jobs.set_state(conn, late, "embedding"),
         lambda conn: jobs.hold(conn, late),
         lambda conn: jobs.finish(conn, late, 1),
@@ -197,7 +197,7 @@ def test_a_heartbeat_keeps_the_lease_through_a_long_stage(world: World, pipeline
     job_id = world.submit("a.txt", "text").job_id
     short = replace(pipeline, lease_s=0.6)
     lease = claimed(world, job_id, short.lease_s)
-    with heartbeat(short, lease):
+    with heartbeat(short.store, short.lease_s, lease):
         end = time.monotonic() + 1.5
         while time.monotonic() < end:
             assert claim(world, job_id) is None
@@ -212,7 +212,7 @@ def test_a_heartbeat_never_takes_a_lease_back(world: World, pipeline: Pipeline) 
     lost = claimed(world, job_id, PAST)
     taken = claimed(world, job_id, 60)
     until = column(world, job_id, "lease_until")
-    with heartbeat(short, lost):
+    with heartbeat(short.store, short.lease_s, lost):
         time.sleep(0.5)
     assert column(world, job_id, "lease_until") == until
     assert column(world, job_id, "lease_token") == taken.token

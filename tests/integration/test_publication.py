@@ -159,7 +159,6 @@ def test_publishing_with_a_lost_lease_changes_nothing(world: World) -> None:
     writes: list[Callable[[Any], object]] = [
         lambda conn: jobs.finish(conn, late, None),
         lambda conn: jobs.fail(conn, late, "internal", "no"),
-        lambda conn: jobs.renew(conn, late, 60),
         lambda conn: jobs.set_state(conn, late, "embedding"),
         lambda conn: jobs.retry_or_quarantine(conn, late, "internal", "no"),
     ]
