@@ -89,6 +89,7 @@ def _search(searcher: Searcher, principal: Principal, request: SearchRequest, re
     boxed = chosen(searcher.rerankers, request)
     if not request.query.strip():
         raise Invalid("a search needs a query that is not blank")
+    _begun = _embedding(searcher, principal, request, boxed)
     _await_index(searcher, principal, request)
     with reading_tenant(searcher.store, principal.tenant_id) as conn:
         with stages.timed("authorize") as note:
@@ -121,6 +122,14 @@ def _search(searcher: Searcher, principal: Principal, request: SearchRequest, re
     of_stages = (stages.degraded(), stages.activity())
     whole = SearchAnswer(request_id, answer.passages, answer.context, *of_stages, told, memory.ranked is not None)
     return Answered(whole, scope, ways.hashing)
+
+
+def _embedding(searcher: Searcher, principal: Principal, request: SearchRequest, boxed: Boxed | None) -> object:
+    """The question's vectors, which take longest and need nobody's leave, are made meanwhile; for who holds this."""
+    dense = request.mode != "lexical"
+    texts = (request.query, *request.queries) if dense else (request.query,) if reads_codes(boxed) else ()
+    submit = partial(searcher.threads.submit, "embed")
+    return searcher.questions.begin(submit, searcher.embedder, principal, texts)
 
 
 def _pool(searcher: Searcher, stages: Stages, ground: Ground, request: SearchRequest, fusion: Fusion) -> Pool:

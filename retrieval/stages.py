@@ -14,11 +14,14 @@ from core.records import Candidate, Stage
 Result = TypeVar("Result")
 
 
+BESIDE = ("embed", "dense", "lexical", "rerank")
+
+
 class StageThreads:
     """Threads for each stage that runs beside others: what hangs in one takes none from the rest."""
 
     def __init__(self, size: int) -> None:
-        self._pools = {name: ThreadPoolExecutor(size, f"search-{name}") for name in ("dense", "lexical", "rerank")}
+        self._pools = {name: ThreadPoolExecutor(size, f"search-{name}") for name in BESIDE}
 
     def submit(self, stage: str, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run the call on one of the stage's threads."""
