@@ -37,6 +37,16 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Grouped:
+    """The passages to be, and what was looked at for them."""
+
+    groups: tuple[Group, ...]
+    repeats: Mapping[int, int]  # as of `Assembled`
+    used: tuple[FusedCandidate, ...]
+    full: bool  # as many as were asked for: what comes behind changes nothing
+
+
+@dataclass(frozen=True, slots=True)
 class Assembled:
     """The passages that fit, how many did not, and how many were left out because another said the same."""
 
@@ -66,16 +76,27 @@ def assemble(
     it may still fit. `read_spans` gives the text of merged spans, without those that cannot be read any more. Without
     `merge` each chunk is a passage, in the order of the ranking.
     """
+    return put_together(grouped(ranked, rows, top_k, merge), max_tokens, count_tokens, read_spans)
+
+
+def grouped(ranked: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], top_k: int, merge: bool = True) -> Grouped:
+    """Which chunks become which of the first `top_k` passages."""
     readable = [candidate for candidate in ranked if candidate.chunk_id in rows]
-    groups, repeats, used = [Group(c, (rows[c.chunk_id],)) for c in readable[:top_k]], dict[int, int](), top_k
     if merge:
-        groups, repeats, used = _grouped(readable, rows, top_k)
+        return _merged(readable, rows, top_k)
+    first = tuple(readable[:top_k])
+    return Grouped(tuple(Group(c, (rows[c.chunk_id],)) for c in first), {}, first, len(first) == top_k)
+
+
+def put_together(found: Grouped, max_tokens: int | None, count_tokens: CountTokens, read_spans: ReadSpans) -> Assembled:
+    """The passages that they become within `max_tokens`."""
+    groups = found.groups
     merged = read_spans([group.span for group in groups if len(group.chunks) > 1])
     placed = _placed(groups, merged, max_tokens, count_tokens)
     kept = tuple(passage for passage in placed if passage is not None)
     context = "\n\n".join(map(_in_context, kept))
-    over_budget, looked_at = len(groups) - len(kept), tuple(readable[:used])
-    return Assembled(kept, context, over_budget, len(repeats), looked_at, tuple(groups), tuple(placed), repeats)
+    over_budget, repeats = len(groups) - len(kept), found.repeats
+    return Assembled(kept, context, over_budget, len(repeats), found.used, groups, tuple(placed), repeats)
 
 
 def _placed(
@@ -95,14 +116,11 @@ def _placed(
     return placed
 
 
-def _grouped(
-    ranked: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], top_k: int
-) -> tuple[list[Group], dict[int, int], int]:
-    """The groups, the chunks that say the same as one of them, and how many candidates were looked at."""
+def _merged(ranked: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], top_k: int) -> Grouped:
     groups: list[Group] = []
     shingles: list[Shingles] = []
     repeats: dict[int, int] = {}
-    used = 0
+    used, full = 0, False
     for candidate in ranked:
         used += 1
         row = rows[candidate.chunk_id]
@@ -111,7 +129,7 @@ def _grouped(
             chunks = sorted((*groups[beside].chunks, row), key=lambda each: each.ordinal)
             groups[beside] = replace(groups[beside], chunks=tuple(chunks))
             continue
-        if len(groups) == top_k:
+        if full := len(groups) == top_k:
             break
         mine = _shingles(row.text)
         said = next((n for n, other in enumerate(shingles) if _resemble(mine, other)), None)
@@ -120,7 +138,7 @@ def _grouped(
             continue
         shingles.append(mine)
         groups.append(Group(candidate, (row,)))
-    return groups, repeats, used
+    return Grouped(tuple(groups), repeats, tuple(ranked[:used]), full)
 
 
 def _neighbours(group: Group, row: ChunkRow) -> bool:

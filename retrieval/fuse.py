@@ -21,28 +21,36 @@ def fusion_from(method: FusionMethod | None, dense_weight: float | None) -> Fusi
     return Fusion(method or "convex", DENSE_WEIGHT if dense_weight is None else dense_weight)
 
 
-def fuse(fusion: Fusion, dense: Sequence[Candidate], lexical: Sequence[Candidate]) -> list[FusedCandidate]:
-    """Best first, as the tenant or the request wants it."""
-    return rrf(dense, lexical) if fusion.method == "rrf" else convex(dense, lexical, fusion.dense_weight)
+def fuse(
+    fusion: Fusion, dense: Sequence[Candidate], lexical: Sequence[Candidate], k: int | None = None
+) -> list[FusedCandidate]:
+    """The `k` best, best first, as the tenant or the request wants it; all without `k`."""
+    return rrf(dense, lexical, k) if fusion.method == "rrf" else convex(dense, lexical, fusion.dense_weight, k)
 
 
 def convex(
-    dense: Sequence[Candidate], lexical: Sequence[Candidate], dense_weight: float = DENSE_WEIGHT
+    dense: Sequence[Candidate],
+    lexical: Sequence[Candidate],
+    dense_weight: float = DENSE_WEIGHT,
+    k: int | None = None,
 ) -> list[FusedCandidate]:
     """Best first; ties by chunk id. `fused` lies in [0, 1]. Where a leg proposes nothing, the other has all weight."""
     dense_weight = 1.0 if not lexical else 0.0 if not dense else dense_weight
     lowest = min((c.score for c in dense), default=0.0)
     weighted = [(dense_weight, _scaled(dense, lowest)), (1 - dense_weight, _scaled(lexical, 0.0))]
-    return _ranked(dense, lexical, weighted)
+    return _ranked(dense, lexical, weighted, k)
 
 
-def rrf(dense: Sequence[Candidate], lexical: Sequence[Candidate]) -> list[FusedCandidate]:
+def rrf(dense: Sequence[Candidate], lexical: Sequence[Candidate], k: int | None = None) -> list[FusedCandidate]:
     """Best first; ties by chunk id. `fused` is the sum of 1 / (60 + rank) over the legs."""
-    return _ranked(dense, lexical, [(1.0, _reciprocal(dense)), (1.0, _reciprocal(lexical))])
+    return _ranked(dense, lexical, [(1.0, _reciprocal(dense)), (1.0, _reciprocal(lexical))], k)
 
 
 def _ranked(
-    dense: Sequence[Candidate], lexical: Sequence[Candidate], weighted: Sequence[tuple[float, Mapping[int, float]]]
+    dense: Sequence[Candidate],
+    lexical: Sequence[Candidate],
+    weighted: Sequence[tuple[float, Mapping[int, float]]],
+    k: int | None,
 ) -> list[FusedCandidate]:
     by_dense = {c.chunk_id: c.score for c in dense}
     by_lexical = {c.chunk_id: c.score for c in lexical}
@@ -50,7 +58,7 @@ def _ranked(
     for weight, scores in weighted:
         for chunk_id, score in scores.items():
             fused[chunk_id] = fused.get(chunk_id, 0.0) + weight * score
-    ordered = sorted(sorted(fused), key=fused.__getitem__, reverse=True)  # stable: ties stay by chunk id
+    ordered = sorted(sorted(fused), key=fused.__getitem__, reverse=True)[:k]  # stable: ties stay by chunk id
     return [FusedCandidate(each, fused[each], by_dense.get(each), by_lexical.get(each)) for each in ordered]
 
 

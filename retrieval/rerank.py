@@ -1,7 +1,7 @@
 """Rerank the fused candidates, within the reranker's time box; without it the fused order stands."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -44,12 +44,11 @@ def reads_codes(boxed: Boxed | None) -> bool:
 
 
 def proposed(
-    boxed: Boxed | None, fused: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], codes: Mapping[int, bytes]
+    fused: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], codes: Mapping[int, bytes]
 ) -> list[Proposed]:
-    """What the reranker is to score: the first of the candidates, with their codes if it reads those."""
-    if boxed is None:
-        return []
-    return [Proposed(rows[c.chunk_id].text, codes.get(c.chunk_id)) for c in fused[:RERANK_POOL]]
+    """What the reranker is to score: the first of the candidates, by their texts and codes as far as they were read."""
+    first = [candidate.chunk_id for candidate in fused[:RERANK_POOL]]
+    return [Proposed(rows[each].text if each in rows else "", codes.get(each)) for each in first]
 
 
 def rerank(
@@ -80,7 +79,10 @@ def blend(ordered: Sequence[FusedCandidate], scores: Sequence[float | None], wei
     spread = old.std() / new.std() if new.std() > 0 else 0.0
     both = (1 - weight) * old + weight * (old.mean() + spread * (new - new.mean()))
     told = {c.chunk_id: (float(blended), score) for (c, score), blended in zip(scored, both, strict=True)}
-    ranked = [replace(c, rerank=told[c.chunk_id][0]) if c.chunk_id in told else c for c in ordered]
+    ranked = [
+        FusedCandidate(c.chunk_id, c.fused, c.dense, c.lexical, told[c.chunk_id][0]) if c.chunk_id in told else c
+        for c in ordered
+    ]
     # equal ones, as when all were fused alike, by the new score
     return sorted(ranked, key=lambda c: (-_final(c), -told.get(c.chunk_id, (0.0, 0.0))[1], c.chunk_id))
 

@@ -13,16 +13,16 @@ from core.records import Fusion, Principal, SearchAnswer, SearchRequest
 from models.embedder import Embedder
 from models.reranker import Question
 from models.shelf import Shelf
-from retrieval.assemble import assemble
+from retrieval import read
+from retrieval.assemble import put_together
 from retrieval.explain import Pool, explain
 from retrieval.fuse import fuse
 from retrieval.legs import POOL, Ground, dense, ground, lexical, look
 from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
-from retrieval.read import read, read_spans
 from retrieval.recall import Asked, KeptAnswers, recall
 from retrieval.recency import fresher
-from retrieval.rerank import Boxed, chosen, late_interaction, proposed, reads_codes, rerank
+from retrieval.rerank import Boxed, chosen, late_interaction, reads_codes
 from retrieval.stages import Proposed, Stages, StageThreads
 from retrieval.trail import Answered, record_search
 from store import access, profiles
@@ -89,6 +89,7 @@ def _search(searcher: Searcher, principal: Principal, request: SearchRequest, re
     boxed = chosen(searcher.rerankers, request)
     if not request.query.strip():
         raise Invalid("a search needs a query that is not blank")
+    _begun = _embedding(searcher, principal, request, boxed)
     _await_index(searcher, principal, request)
     with reading_tenant(searcher.store, principal.tenant_id) as conn:
         with stages.timed("authorize") as note:
@@ -105,22 +106,27 @@ def _search(searcher: Searcher, principal: Principal, request: SearchRequest, re
         else:
             pool, boxed = Pool(memory.replay(stages)), None
         pool = replace(pool, fused=fresher(conn, pool.fused, request.recency, searcher.now()))
-        with stages.timed("read"):
-            rows, codes = read(conn, scan, pool.fused, request, reads_codes(boxed))
-            fused = [candidate for candidate in pool.fused if candidate.chunk_id in rows]
-            passages = proposed(boxed, fused, rows, codes)
-    question = Question(request.query, partial(searcher.questions.tokens, searcher.embedder, scope, request.query))
-    ranked = rerank(stages, boxed, question, fused, passages)
+        question = Question(request.query, partial(searcher.questions.tokens, searcher.embedder, scope, request.query))
+        asked = read.Asked(scan, request, boxed, question)
+        found = read.read(conn, stages, pool.fused, asked)
+    found = read.finish(stages, found, asked)
     with stages.timed("assemble") as note:
-        spans, count_tokens = partial(read_spans, searcher.store, principal), searcher.embedder.count_tokens
-        merge = not request.as_ranked
-        answer = assemble(ranked, rows, request.top_k, request.max_tokens, count_tokens, spans, merge)
+        spans, count_tokens = partial(read.read_spans, searcher.store, principal), searcher.embedder.count_tokens
+        answer = put_together(found.groups, request.max_tokens, count_tokens, spans)
         note.update(over_budget=answer.over_budget, duplicates=answer.duplicates)
     memory.keep(stages, answer.used)
-    told = explain(pool, ranked, rows, answer) if request.explain else None
+    told = explain(pool, found.ranked, found.rows, answer) if request.explain else None
     of_stages = (stages.degraded(), stages.activity())
     whole = SearchAnswer(request_id, answer.passages, answer.context, *of_stages, told, memory.ranked is not None)
     return Answered(whole, scope, ways.hashing)
+
+
+def _embedding(searcher: Searcher, principal: Principal, request: SearchRequest, boxed: Boxed | None) -> object:
+    """The question's vectors, which take longest and need nobody's leave, are made meanwhile; for who holds this."""
+    dense = request.mode != "lexical"
+    texts = (request.query, *request.queries) if dense else (request.query,) if reads_codes(boxed) else ()
+    submit = partial(searcher.threads.submit, "embed")
+    return searcher.questions.begin(submit, searcher.embedder, principal, texts)
 
 
 def _pool(searcher: Searcher, stages: Stages, ground: Ground, request: SearchRequest, fusion: Fusion) -> Pool:
@@ -130,7 +136,7 @@ def _pool(searcher: Searcher, stages: Stages, ground: Ground, request: SearchReq
     lexical_leg = request.mode != "dense" and stages.start("lexical", legs["lexical"], *asked)
     near, worded = stages.finish(dense_leg), stages.finish(lexical_leg)
     with stages.timed("fuse"):
-        return Pool(fuse(fusion, near, worded)[:POOL], near, worded)
+        return Pool(fuse(fusion, near, worded, POOL), near, worded)
 
 
 def _dense(searcher: Searcher, ground: Ground, questions: tuple[str, ...], timeout_s: float) -> Proposed:

@@ -14,11 +14,14 @@ from core.records import Candidate, Stage
 Result = TypeVar("Result")
 
 
+BESIDE = ("embed", "dense", "lexical", "rerank")
+
+
 class StageThreads:
     """Threads for each stage that runs beside others: what hangs in one takes none from the rest."""
 
     def __init__(self, size: int) -> None:
-        self._pools = {name: ThreadPoolExecutor(size, f"search-{name}") for name in ("dense", "lexical", "rerank")}
+        self._pools = {name: ThreadPoolExecutor(size, f"search-{name}") for name in BESIDE}
 
     def submit(self, stage: str, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run the call on one of the stage's threads."""
@@ -61,7 +64,7 @@ class Stages:
         started = time.monotonic()
         self._deadline, self._legs_until = started + deadline_s, started + LEG_SHARE * deadline_s
         self._threads = threads
-        self._activity: list[Stage] = []
+        self._activity: dict[str, Stage] = {}
         self._degraded: list[str] = []
 
     @contextmanager
@@ -70,7 +73,7 @@ class Stages:
         detail: dict[str, Any] = {}
         started = time.monotonic()
         yield detail
-        self._activity.append(Stage(name, _ms_since(started), detail))
+        self._tell(Stage(name, _ms_since(started), detail))
 
     def start(self, name: str, leg: Callable[..., Proposed], *arguments: Any) -> Leg:
         """Run a leg beside others; it is given the seconds that it has as its last argument."""
@@ -91,7 +94,7 @@ class Stages:
             self.degrade(leg.name, leg.started, error)
             return []
         detail = {"candidates": len(found.candidates), **found.detail}
-        self._activity.append(Stage(leg.name, _ms_between(leg.started, ended), detail))
+        self._tell(Stage(leg.name, _ms_between(leg.started, ended), detail))
         return found.candidates
 
     def attempt(self, name: str, call: Callable[[], Result]) -> Result | None:
@@ -104,7 +107,7 @@ class Stages:
         except Exception as error:  # noqa: BLE001  as above
             self._failed(name, started, error)
             return None
-        self._activity.append(Stage(name, _ms_since(started)))
+        self._tell(Stage(name, _ms_since(started)))
         return result
 
     def degrade(self, name: str, started: float, error: Exception) -> None:
@@ -120,7 +123,14 @@ class Stages:
             reason = DeadlineExceeded.code
         else:
             log.error("the stage %s broke", name, exc_info=error)
-        self._activity.append(Stage(name, _ms_since(started), {"failed": reason}))
+        self._tell(Stage(name, _ms_since(started), {"failed": reason}))
+
+    def _tell(self, stage: Stage) -> None:
+        """Of a stage in several parts the sum."""
+        if before := self._activity.get(stage.stage):
+            ms, detail = round(before.ms + stage.ms, 2), {**before.detail, **stage.detail}
+            stage = Stage(stage.stage, ms, detail)
+        self._activity[stage.stage] = stage
 
     def left_s(self) -> float:
         """Seconds until the deadline, never less than a millisecond."""
@@ -138,20 +148,20 @@ class Stages:
             future.cancel()
             self.degrade(name, started, error)
             return None
-        self._activity.append(Stage(name, _ms_since(started)))
+        self._tell(Stage(name, _ms_since(started)))
         return result
 
     def replay(self, name: str, detail: Mapping[str, Any]) -> None:
         """A stage whose outcome is known: it takes no time."""
-        self._activity.append(Stage(name, 0.0, dict(detail)))
+        self._tell(Stage(name, 0.0, dict(detail)))
 
     def degraded(self) -> tuple[str, ...]:
         """Names of the stages that the answer went without."""
-        return tuple(self._degraded)
+        return tuple(dict.fromkeys(self._degraded))
 
     def activity(self) -> tuple[Stage, ...]:
         """What each stage did, in order."""
-        return tuple(sorted(self._activity, key=lambda stage: ORDER.index(stage.stage)))
+        return tuple(sorted(self._activity.values(), key=lambda stage: ORDER.index(stage.stage)))
 
 
 def _ended(leg: Callable[..., Proposed], *arguments: Any) -> tuple[Proposed, float]:
