@@ -11,12 +11,13 @@ from core.config import Settings
 from core.errors import Conflict, ModelMismatch, NotFound, Removed
 from core.records import Labels, Profile, SearchRequest
 from ingest.pipeline import Pipeline
-from ingest.reembed import Target, catch_up, flip
+from ingest.reembed import Target, Why, catch_up, flip
 from ingest.upkeep import STEPS, Report, Upkeep, keep_up, run
 from models.fake_embedder import FakeEmbedder
 from models.shelf import Shelf
 from retrieval.search import Searcher, search
 from store import access, documents, kept_profiles, retention, upkeep
+from store.audit import Actor
 from store.broker import QUEUES
 from store.calibrations import build_graph
 from store.migrate import as_owner
@@ -189,7 +190,7 @@ def test_blobs_that_nothing_refers_to_go_after_their_grace(world: World) -> None
 
 def test_a_profile_that_was_live_is_brought_up_to_now(world: World, kept: Target) -> None:
     world.add("a", "One.")
-    flip(world.store, kept)
+    flip(world.store, kept, Why("profile.promote", Actor("service:test")))
     there = World(world.store, world.blobs, world.tenant_id, kept.profile, kept.embedder)
     there.add("b", "Two.")
     assert done(world, "profiles", dry_run=True).counts == {"documents": 1}
