@@ -20,9 +20,10 @@ from core.errors import Conflict, Misconfigured, NotFound
 from core.records import Profile
 from eval.golden import read_golden
 from eval.promote import MAX_DROP, Verdict, evaluate
-from ingest.reembed import Target, catch_up, flip
+from ingest.reembed import Target, Why, catch_up, flip
 from models.embedder import open_embedder
 from store import audit, kept_profiles
+from store.audit import Actor
 from store.migrate import as_owner
 from store.pool import Store, writing
 from store.profiles import ensure_profile, live_profile, profile_named
@@ -123,9 +124,7 @@ def promote_command(
         verdicts = _evaluated(settings, name, goldens, subject, max_drop)
         blocked = _blocked(verdicts)
         if not blocked:
-            flip(store, target)
-            audit.record(store, target.tenant_id, "profile.promote", actor=ACTOR, resource=f"profile:{name}",
-                         detail={"verdicts": _told(verdicts)})  # fmt: skip
+            flip(store, target, Why("profile.promote", Actor(ACTOR), {"verdicts": _told(verdicts)}))
     end = "BLOCKED: the live profile stays" if blocked else f"{name} is live"
     show({"promoted": not blocked, "verdicts": _told(verdicts)}, as_json, f"{_text(verdicts)}\n{end}")
     ctx.exit(1 if blocked else 0)
@@ -146,8 +145,7 @@ def rollback_command(settings: Settings, as_json: bool) -> None:
         with _catching_up() as step:
             target = _target(settings, tenant_id, profile)
             catch_up(store, target, step)
-            flip(store, target)
-        audit.record(store, tenant_id, "profile.rollback", actor=ACTOR, resource=f"profile:{profile.name}")
+            flip(store, target, Why("profile.rollback", Actor(ACTOR)))
     show({"live": profile.name}, as_json, f"{profile.name} is live again")
 
 

@@ -1,5 +1,6 @@
 """`citadel upkeep` and `citadel retention`: what is taken away in time, and how the rest is kept quick."""
 
+from dataclasses import asdict, replace
 from functools import partial
 
 import click
@@ -10,8 +11,9 @@ from cli.stack import open_shelf, opened_store, tenant_of
 from core.config import Settings
 from ingest.upkeep import DEAD_SHARE, STEPS, Report, Upkeep, run
 from store import audit, retention
+from store.audit import audited
 from store.blobs import FsspecBlobs
-from store.pool import Store, writing
+from store.pool import writing
 from store.retention import Retention
 
 
@@ -31,6 +33,7 @@ def upkeep_command(
 
     \b
     retention  versions that the tenants do not keep, see `citadel retention`
+    jobs       jobs that ended longer ago than the tenants keep them, see there
     orphans    chunks that no search can find, vectors and codes without a chunk
     blobs      bytes that no version refers to
     profiles   profiles that were live before, brought up to now for a rollback
@@ -47,38 +50,44 @@ def upkeep_command(
     show({report.step: report.skipped or report.counts for report in reports}, as_json, _text(reports))
 
 
-@click.command("retention", epilog="Example: citadel retention --versions 5 --days 30")
+@click.command("retention", epilog="Example: citadel retention --versions 5 --days 30 --job-days 90")
 @click.option("--versions", type=click.IntRange(0), help="Keep so many versions before the current one.")
 @click.option("--days", type=click.IntRange(0), help="Keep versions that were replaced no longer ago.")
 @click.option("--all", "everything", is_flag=True, help="Keep every version.")
+@click.option("--job-days", type=click.IntRange(0), help="Keep jobs for so many days after their end.")
+@click.option("--all-jobs", is_flag=True, help="Keep every job.")
 @as_json
 @pass_settings
 def retention_command(
-    settings: Settings, versions: int | None, days: int | None, everything: bool, as_json: bool
-) -> None:
-    """Show which versions of a document the tenant keeps, or change it; with both limits, what either one keeps.
+    settings: Settings, versions: int | None, days: int | None, everything: bool, job_days: int | None, all_jobs: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Show which versions of a document and which ended jobs the tenant keeps, or change it.
 
-    The current version always stays. The others go with the next upkeep, and who follows a citation to one of them is
-    answered 410.
+    The current version always stays; with both limits, what either one keeps. The others go with the next upkeep, and
+    who follows a citation to one of them is answered 410. Open jobs always stay, and so does the reason why a
+    document's latest version could not be read.
     """
     with opened_store(settings) as store:
-        kept = _changed(store, settings, versions, days, everything)
+        tenant_id = tenant_of(store, settings)
+        with writing(store) as conn:
+            kept = before = retention.of_tenant(conn, tenant_id)
+        if everything or versions is not None or days is not None:
+            kept = replace(kept, versions=None if everything else versions, days=None if everything else days)
+        if all_jobs or job_days is not None:
+            kept = replace(kept, job_days=None if all_jobs else job_days)
+        if kept != before:
+            with audited(store) as conn:
+                retention.set_retention(conn, tenant_id, kept)
+                audit.add(conn, tenant_id, "retention.change", actor=ACTOR, detail=asdict(kept))
+    show(kept, as_json, _kept(kept))
+
+
+def _kept(kept: Retention) -> str:
     limits = [f"{kept.versions} before the current one"] * (kept.versions is not None)
     limits += [f"those replaced in the last {kept.days} days"] * (kept.days is not None)
-    show(kept, as_json, f"versions kept: {' and '.join(limits) or 'all'}")
-
-
-def _changed(store: Store, settings: Settings, versions: int | None, days: int | None, everything: bool) -> Retention:
-    tenant_id = tenant_of(store, settings)
-    if versions is None and days is None and not everything:
-        with writing(store) as conn:
-            return retention.of_tenant(conn, tenant_id)
-    wanted = Retention(None, None) if everything else Retention(versions, days)
-    with writing(store) as conn:
-        retention.set_retention(conn, tenant_id, wanted)
-    audit.record(store, tenant_id, "retention.change", actor=ACTOR,
-                 detail={"versions": wanted.versions, "days": wanted.days})  # fmt: skip
-    return wanted
+    jobs = "all" if kept.job_days is None else f"{kept.job_days} days after their end"
+    return f"versions kept: {' and '.join(limits) or 'all'}\njobs kept: {jobs}"
 
 
 def _text(reports: list[Report]) -> str:

@@ -145,6 +145,7 @@ class Submission:
     filename: str | None = None  # a hint for the parser; never a path
     uri: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    read_hash: str | None = None  # of the bytes that a parser reads, where others only say who may; None: of all bytes
 
 
 @dataclass(frozen=True, slots=True)

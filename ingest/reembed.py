@@ -4,9 +4,10 @@ Killed at any moment it goes on where it was, for what is done stands in the ind
 published under the live profile alone and comes up as behind; what is relabelled or erased is so in every profile.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import islice
+from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
@@ -15,7 +16,8 @@ from core.errors import Misconfigured
 from core.records import Chunk, Profile
 from ingest.chunk import ChunkBudget, chunk, embedded_text
 from models.embedder import Embedder, check_model
-from store import kept_profiles
+from store import audit, kept_profiles
+from store.audit import Actor
 from store.kept_profiles import Stored
 from store.pool import Conn, Store, writing
 
@@ -32,6 +34,15 @@ class Target:
     tenant_id: UUID
     profile: Profile
     embedder: Embedder
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """What the audit says of a flip."""
+
+    action: Literal["profile.promote", "profile.rollback"]
+    by: Actor
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 def catch_up(store: Store, target: Target, progress: Progress = lambda done, of: None) -> int:
@@ -59,8 +70,9 @@ def catch_up(store: Store, target: Target, progress: Progress = lambda done, of:
     return done
 
 
-def flip(store: Store, target: Target) -> int:
-    """Make the profile the live one, with every document in it; returns how many the last step brought in.
+def flip(store: Store, target: Target, why: Why) -> int:
+    """Make the profile the live one, with every document in it, and with the row of the audit that says so; returns
+    how many the last step brought in.
 
     No version becomes current between the last look and the flip: what is being published waits, and then finds
     another profile live. Raises as `catch_up`.
@@ -76,6 +88,8 @@ def flip(store: Store, target: Target) -> int:
             for each in _prepared(target, rest):
                 brought += kept_profiles.add(conn, target.tenant_id, target.profile.id, *each)
             kept_profiles.flip(conn, target.tenant_id, target.profile.id)
+            audit.add(conn, target.tenant_id, why.action, **asdict(why.by), resource=f"profile:{target.profile.name}",
+                      detail=why.detail)  # fmt: skip
             return brought
 
 

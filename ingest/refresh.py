@@ -20,6 +20,7 @@ from ingest.source import DocumentSource, Listed
 from ingest.sources.front_matter import labels_within
 from ingest.sources.rule_files import STATE as RULE_FILES
 from ingest.submit import check_external_id, hold_bytes
+from ingest.sweep import delete_unused
 from store import documents, listings, sources
 from store.blobs import BlobStore
 from store.listings import ListedDocument
@@ -196,6 +197,8 @@ def _commit(into: _Into, submission: Submission, key: str, row: ListedDocument, 
             sources.rename(conn, moved, row.external_id, submission.filename)
         submitted = documents.submit(conn, into.source.tenant_id, into.source.id, submission, key)
         sources.set_marks(conn, submitted.document_id, row.fingerprint, mark)
+    if row.blob_key not in (None, key) and submitted.version == row.latest_version:  # its bytes before, for good
+        delete_unused(into.store, into.blobs, [str(row.blob_key)])
     if moved is not None:
         return _Outcome("moved")
     if row.document_id is None:

@@ -20,6 +20,7 @@ log = logging.getLogger("citadel.upkeep")
 DEAD_SHARE = 0.1  # of a table's rows: autovacuum comes at 0.2, and a graph loses by every dead row it leads over
 LEAST_DEAD = 1000
 BATCH = 200  # documents whose versions are looked for at once
+JOBS = 5000  # deleted in one transaction
 
 ModelOf = Callable[[Profile], Embedder]
 Say = Callable[[str], None]
@@ -89,6 +90,19 @@ def _retention(work: Upkeep) -> Report:
             return Report("retention", counts)
 
 
+def _jobs(work: Upkeep) -> Report:
+    """Jobs that ended longer ago than their tenants keep them."""
+    removed = 0
+    while not work.dry_run:
+        with writing(work.store) as conn:
+            gone = retention.remove_jobs(conn, JOBS)
+        removed += gone
+        if not gone:
+            return Report("jobs", {"jobs": removed})
+    with writing(work.store) as conn:
+        return Report("jobs", {"jobs": retention.count_jobs(conn)})
+
+
 def _orphans(work: Upkeep) -> Report:
     """Chunks that no search can find, and vectors and codes without a chunk."""
     with writing(work.store) as conn:
@@ -154,6 +168,7 @@ def _vacuumed(work: Upkeep, conn: Conn, worn: upkeep.Worn) -> int:
 
 STEPS: dict[str, Callable[[Upkeep], Report]] = {
     "retention": _retention,
+    "jobs": _jobs,
     "orphans": _orphans,
     "blobs": _blobs,
     "profiles": _profiles,

@@ -24,7 +24,7 @@ LOCK = """
     SELECT id, label_set_id, current_version, latest_version
     FROM documents WHERE tenant_id = %s AND id = %s FOR UPDATE
 """
-LATEST = "SELECT label_set_id, state, content_hash FROM versions WHERE document_id = %s AND version = %s"
+LATEST = "SELECT label_set_id, state, content_hash, blob_key FROM versions WHERE document_id = %s AND version = %s"
 ADD_VERSION = """
     INSERT INTO versions (document_id, version, tenant_id, label_set_id, content_hash, blob_key, size, mime_type,
                           filename, title)
@@ -42,6 +42,7 @@ SET_WANTED_LABELS = "UPDATE versions SET label_set_id = %s WHERE document_id = %
 # Of failed ones too: such a job can be tried again.
 LABELS_BEFORE = "SELECT DISTINCT label_set_id FROM versions WHERE document_id = %s AND version < %s"
 NARROW_BEFORE = "UPDATE versions SET label_set_id = %s WHERE document_id = %s AND version < %s AND label_set_id = %s"
+SET_BYTES = "UPDATE versions SET blob_key = %s, size = %s WHERE document_id = %s AND version = %s"
 STILL_USED = "SELECT blob_key FROM versions WHERE blob_key = ANY(%s)"
 USE_BLOB = "SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))"
 FREEZE_BLOB = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
@@ -128,6 +129,8 @@ def submit(
     latest = conn.execute(LATEST, (document.id, document.latest_version)).fetchone()
     if latest is None or latest[2] != digest or latest[1] == "failed":
         return _add_version(conn, tenant_id, document, submission, blob_key, digest, wanted)
+    if latest[3] != blob_key:  # the same text, in bytes that say who may see it: later readers of them must find these
+        conn.execute(SET_BYTES, (blob_key, len(submission.content), document.id, document.latest_version))
     same_metadata = not _set_metadata(conn, document, submission)
     if latest[0] == wanted and same_metadata:
         return Submitted(document.id, document.latest_version, None, unchanged=True)
@@ -197,8 +200,8 @@ def unused_blobs(conn: Conn, keys: Sequence[str]) -> list[str]:
 
 
 def content_hash(submission: Submission, blob_key: str) -> bytes:
-    """What an embedding rests on: the bytes, how they are read, and the title in front of each chunk."""
-    parts = (blob_key, submission.mime_type or "", submission.title or "")
+    """What an embedding rests on: the bytes that are read, how they are read, and the title in front of each chunk."""
+    parts = (submission.read_hash or blob_key, submission.mime_type or "", submission.title or "")
     return hashlib.sha256("\0".join(parts).encode()).digest()
 
 

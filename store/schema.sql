@@ -37,7 +37,8 @@ CREATE TABLE tenants (
     dense_weight      float8 NOT NULL DEFAULT 0.4 CHECK (dense_weight BETWEEN 0 AND 1),
     -- how many versions before the current one are kept, or for how many days; null and null: all of them
     keep_versions     int CHECK (keep_versions >= 0),
-    keep_days         int CHECK (keep_days >= 0)
+    keep_days         int CHECK (keep_days >= 0),
+    keep_job_days     int CHECK (keep_job_days >= 0) -- how many days jobs are kept after their end; null: all of them
 );
 
 CREATE TABLE classifications (
@@ -391,8 +392,11 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_open ON jobs (next_try_at) WHERE state NOT IN ('done', 'failed', 'quarantined', 'cancelled');
 CREATE INDEX jobs_held ON jobs (lease_until) WHERE lease_until IS NOT NULL;
-CREATE INDEX jobs_waiting ON jobs (kind, created_at)
+CREATE INDEX jobs_by_tenant ON jobs (kind, tenant_id, created_at)
     WHERE state NOT IN ('done', 'failed', 'quarantined', 'cancelled');
+CREATE INDEX jobs_sent ON jobs (kind, tenant_id)
+    WHERE dispatched_at IS NOT NULL AND state NOT IN ('done', 'failed', 'quarantined', 'cancelled');
+CREATE INDEX jobs_ended ON jobs (tenant_id, updated_at) WHERE state IN ('done', 'failed', 'quarantined', 'cancelled');
 CREATE INDEX ON jobs (document_id, version);
 
 -- Row-level security ------------------------------------------------------------------------------------------------

@@ -13,9 +13,8 @@ from markdown_it.token import Token
 from core.records import Element, ParsedDocument
 from ingest.parsers.canonical import clean, one_line, overlay
 from ingest.parsers.decode import decode
+from ingest.parsers.front import front_matter_end
 
-# Only when its first line is a key: two thematic breaks around prose are no front matter.
-_FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(?=[ \t]*(?:#|[\"'\w][^\n]*[:=]|\1))(?:[^\n]*\n)*?\1[ \t]*(?:\n|\Z)")
 _HIDDEN_BLOCK = re.compile(r"\s*<(?:!--|script\b|style\b)", re.IGNORECASE)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _ITEM_MARK = re.compile(r"[ \t>]*(?:[-*+]|\d{1,9}[.)])(?=[ \t])")
@@ -25,8 +24,8 @@ def parse_markdown(content: bytes) -> ParsedDocument:
     """The text without front matter and hidden parts; headings with levels, list items, tables, whole code blocks."""
     decoded = decode(content)
     cleaned = clean(decoded.text)
-    front = _FRONT_MATTER.match(cleaned.text)
-    body = cleaned.without([front.span()]) if front else cleaned
+    front = front_matter_end(cleaned.text)
+    body = cleaned.without([(0, front)]) if front else cleaned
     cuts = _hidden_parts(body.text)
     shown = body.without(cuts)
     warnings = decoded.warnings

@@ -54,8 +54,8 @@ REFRESH_POINTS = tuple(REFRESH_STATEMENTS)
 class Plan:
     """The deaths that are still to come, shared by every process of a run."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, host: str = "") -> None:
+        self._folder, self._host = folder, host
         self._job: UUID | None = None
 
     def write(self, deaths: dict[str, int]) -> None:
@@ -89,12 +89,29 @@ class Plan:
         file = self._folder / what
         return file.stat().st_size if file.is_file() else 0
 
+    def hold(self, point: str) -> None:
+        """Whoever comes to that point next stands still there."""
+        (self._folder / "holds").mkdir(parents=True, exist_ok=True)
+        (self._folder / "holding").mkdir(exist_ok=True)
+        (self._folder / "holds" / point).touch()
+
+    def held(self) -> tuple[str, UUID] | None:
+        """(host, job) of who stands still, once somebody does."""
+        found = next((self._folder / "holding").iterdir(), None)
+        host, _, job = ("", "", "") if found is None else found.name.partition(".")
+        return (host, UUID(job)) if job else None
+
+    def release(self, host: str, job_id: UUID) -> None:
+        """It goes on, if it lives."""
+        (self._folder / "holding" / f"{host}.{job_id}").unlink()
+
     def claims(self, job_id: UUID) -> None:
         """This process works on that job from now on."""
         self._job = job_id
 
     def at(self, point: str) -> None:
-        """Die here, if it is planned."""
+        """Stand still or die here, if it is planned."""
+        self._stand_still(point)
         waiting = self._folder / "plan" / point
         if self._job is None or not waiting.is_dir():
             return
@@ -104,6 +121,13 @@ class Plan:
             with suppress(FileNotFoundError):  # another took it
                 death.rename(self._folder / "spent" / death.name)
                 os.kill(os.getpid(), signal.SIGKILL)
+
+    def _stand_still(self, point: str) -> None:
+        holding = self._folder / "holding" / f"{self._host}.{self._job}"
+        with suppress(FileNotFoundError):  # nobody is asked to, or another took it
+            (self._folder / "holds" / point).rename(holding)
+            while holding.exists():
+                time.sleep(0.02)
 
     def _may_die(self) -> bool:
         for number in range(DEATHS_A_JOB):

@@ -9,11 +9,11 @@ RESET = struct.pack("ii", 1, 0)  # linger on, 0 s: close sends RST and drops wha
 
 
 class Proxy:
-    """Listens on a free port of this machine and passes on to another."""
+    """Listens on a free port of an address of this machine and passes on to another."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, address: str = "127.0.0.1") -> None:
         self._target = target_port
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server((address, 0))
         self.port = int(self._listening.getsockname()[1])
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()

@@ -39,7 +39,7 @@ def pipeline_of(plan: Plan, settings: Settings) -> Pipeline:
 
 def main(name: str) -> None:
     settings = load_settings(os.environ, running_stack=False)
-    plan = Plan(Path(os.environ[PLAN]))
+    plan = Plan(Path(os.environ[PLAN]), name)
     arm_statements(plan)
     attempting.index_versions = around(plan, attempting.index_versions, "started", "published")
     tasks.pipeline_of = partial(pipeline_of, plan)  # type: ignore[assignment]

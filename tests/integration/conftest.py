@@ -185,6 +185,13 @@ class Site:
         assert row is not None
         return int(row[0])
 
+    def blob_of(self, external_id: str) -> str:
+        """The key of the bytes of the document's latest version."""
+        with writing(self.world.store) as conn:
+            key = sources.known(conn, self.source_id, external_id)[1]
+        assert key is not None
+        return key
+
     def rows(self, table: str, document_id: UUID) -> int:
         """How many rows of a table belong to a document."""
         statement = sql.SQL("SELECT count(*) FROM {} WHERE document_id = %s").format(sql.Identifier(table))

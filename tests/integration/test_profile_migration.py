@@ -21,7 +21,7 @@ from eval.golden import GoldenQuery, GoldenSet, Judgement
 from eval.promote import MAX_DROP, evaluate
 from ingest.erase import erase
 from ingest.parsers.plain import parse_text
-from ingest.reembed import Target, catch_up, flip
+from ingest.reembed import Target, Why, catch_up, flip
 from models.embedder import Embedder, open_embedder
 from models.fake_embedder import FakeEmbedder
 from models.shelf import Shelf
@@ -29,6 +29,7 @@ from retrieval.lexical import LexicalIndex, RankBm25Index
 from retrieval.rerank import late_interaction
 from retrieval.search import Searcher, search
 from store import documents, kept_profiles, safety
+from store.audit import Actor
 from store.kept_profiles import Stored
 from store.migrate import as_owner
 from store.pool import reading_tenant, writing
@@ -38,6 +39,8 @@ from tests.engines import FollowedAllTheTime
 from tests.integration.rows import fetch, read_text
 
 ANA, BEN = "user:ana", "user:ben"
+PROMOTED = Why("profile.promote", Actor("service:test"), {"verdicts": []})
+ROLLED_BACK = Why("profile.rollback", Actor("service:test"))
 WORDS = ("heron", "kestrel", "osprey", "plover", "curlew", "avocet", "dunlin", "godwit", "whimbrel", "turnstone")
 LONG = " ".join(f"Sentence {number} tells of the {WORDS[number % 8]} at the shore." for number in range(40))
 
@@ -183,7 +186,7 @@ def test_what_is_written_meanwhile_is_in_the_candidate_when_it_goes_live(world: 
         documents.change_labels(conn, world.tenant_id, ids["bird-2"], Labels((BEN,), (), "internal"))
     stale = world.submit("bird-3", "Not indexed yet.")
     assert behind(world, candidate) == 2
-    flip(world.store, candidate)
+    flip(world.store, candidate, PROMOTED)
     found = rows(world, candidate)
     assert {(name, version) for name, version, *_ in found} == {("bird-0", 2), ("new", 1), ("bird-2", 1), ("bird-3", 1)}
     assert all(followed for *_, followed in found)
@@ -194,7 +197,7 @@ def test_what_is_written_meanwhile_is_in_the_candidate_when_it_goes_live(world: 
     again = there.submit("bird-3", "Not indexed yet, and now it is.")
     assert there.index(again)
     assert behind(world, target_of(world)) == 1  # what rollback will bring in first
-    flip(world.store, target_of(world))
+    flip(world.store, target_of(world), ROLLED_BACK)
     assert {(row[0], row[1]) for row in rows(world, target_of(world))} == {
         ("bird-0", 2), ("new", 1), ("bird-2", 1), ("bird-3", 3)
     }  # fmt: skip
@@ -265,9 +268,9 @@ def test_searches_never_fail_or_mix_profiles(world: World, candidate: Target, mo
         catch_up(world.store, candidate)
         seen(4)
         evaluate(moving, world.tenant_id, candidate.profile, [golden(world)], wait_s=20)
-        flip(world.store, candidate)
+        flip(world.store, candidate, PROMOTED)
         seen(8)
-        flip(world.store, target_of(world))
+        flip(world.store, target_of(world), ROLLED_BACK)
         seen(8)
     finally:
         stop.set()
@@ -292,17 +295,30 @@ def test_a_process_opens_the_model_before_a_search_needs_it(world: World, candid
         until = time.monotonic() + 10
         while not opened and time.monotonic() < until:
             time.sleep(0.01)
-    flip(world.store, candidate)
+    flip(world.store, candidate, PROMOTED)
     assert search(searcher, world.who(ANA), SearchRequest("heron")).degraded == ()
     assert opened == ["fake-64/f32"]
     searcher.threads.shutdown()
+
+
+def test_a_flip_and_its_row_in_the_audit_are_one_transaction(world: World, candidate: Target) -> None:
+    birds(world, 1)
+    unsaid = replace(PROMOTED, detail={"verdicts": {object()}})  # a row that cannot be written
+    with pytest.raises(TypeError):
+        flip(world.store, candidate, unsaid)
+    assert live_id(world) == world.profile.id
+    for target, why in ((candidate, PROMOTED), (target_of(world), ROLLED_BACK)):
+        flip(world.store, target, why)
+        told = fetch(world, "SELECT xmin::text, action, resource FROM audit_log ORDER BY seq DESC LIMIT 1")
+        pointer = fetch(world, "SELECT xmin::text FROM tenants WHERE live_profile = %s", target.profile.id)
+        assert told == [(*pointer[0], why.action, f"profile:{target.profile.name}")]
 
 
 def test_citations_made_before_the_flip_hold_after_it(world: World, candidate: Target, moving: Searcher) -> None:
     birds(world, 4)
     request = SearchRequest("kestrel number 1", top_k=3)
     before = search(moving, world.who(ANA), request)
-    flip(world.store, candidate)
+    flip(world.store, candidate, PROMOTED)
     after = search(moving, world.who(ANA), request)
     assert profiles_of(world, after) == {candidate.profile.id}
     for passage in (*before.passages, *after.passages):

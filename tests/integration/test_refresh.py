@@ -136,6 +136,47 @@ def test_a_new_title_in_front_matter_is_in_what_is_embedded(site: Site) -> None:
     assert site.documents()["b2.md"].title == "Second"
 
 
+FINANCE_ONLY = "---\nlabels: {allow: [group:finance]}\n---\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("---\nlabels: {allow: [group:staff]}\n---\n", FINANCE_ONLY),
+        ("", FINANCE_ONLY),
+        ("---\r\nlabels: {allow: [group:staff]}\r\n---\r\n", FINANCE_ONLY.replace("\n", "\r\n")),
+    ],
+)
+def test_labels_in_front_matter_change_labels_and_embed_nothing(site: Site, before: str, after: str) -> None:
+    filled(site)
+    site.write("a.md", f"{before}{TWO_PARTS}")
+    site.refresh()
+    site.embedder.take()
+    document = site.documents()["a.md"]
+    first = site.blob_of("a.md")
+    site.write("a.md", f"{after}{TWO_PARTS}")
+    assert site.refresh_only().detail["counts"] == {"relabelled": 1, "unchanged": 2}
+    assert site.index() == {} and site.embedder.take() == []
+    assert "a.md" not in site.seen_by(BEN) and site.seen_by(ANA)["a.md"].split() == TWO_PARTS.split()
+    assert site.documents()["a.md"].version == document.version
+    # Whoever asks the bytes for the labels, as a change of a rule does, finds those of now; the others are gone.
+    assert site.world.blobs.get(site.blob_of("a.md")) == f"{after}{TWO_PARTS}".encode()
+    assert not site.world.blobs.has(first)
+    site.write(".citadel.yaml", RULES.replace("group:staff", "public"))
+    assert site.refresh().detail["counts"] == {"relabelled": 1, "unchanged": 2}  # b.txt alone
+    assert "a.md" not in site.seen_by(BEN)
+
+
+def test_labels_in_front_matter_of_a_version_under_way_hold_when_it_is_indexed(site: Site) -> None:
+    filled(site)
+    site.write("a.md", "---\nlabels: {allow: [group:staff]}\n---\nanother text")
+    site.refresh_only()
+    site.write("a.md", f"{FINANCE_ONLY}another text")
+    assert site.refresh().detail["counts"] == {"relabelled": 1, "unchanged": 2}
+    assert site.embedder.take() == ["another text"]
+    assert site.seen_by(ANA)["a.md"] == "another text" and "a.md" not in site.seen_by(BEN)
+
+
 def test_metadata_in_front_matter_is_kept(site: Site) -> None:
     site.write("a.md", "---\nmetadata: {owner: Ana, since: 2025-01-31}\n---\nthe text")
     site.refresh()

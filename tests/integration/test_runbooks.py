@@ -258,6 +258,7 @@ def test_disk_full(desk: Desk, tmp_path: Path) -> None:
         world.add("often.md", f"Changed {number} times.")
     with writing(world.store) as conn:
         conn.execute("UPDATE versions SET created_at = created_at - interval '60 days'")
+        conn.execute("UPDATE jobs SET updated_at = updated_at - interval '91 days' WHERE version <= 2")
     small_profile(desk)
     source(desk, tmp_path)
     desk.before = {"citadel profile drop": lambda: age(world)}
@@ -267,7 +268,8 @@ def test_disk_full(desk: Desk, tmp_path: Path) -> None:
     assert fetch(world, "SELECT FROM sources WHERE paused_at IS NOT NULL") == []
     assert fetch(world, "SELECT version FROM versions v JOIN documents d ON d.id = document_id "
                         "WHERE external_id = 'often.md' ORDER BY 1") == [(3,), (4,), (5,), (6,)]  # fmt: skip
-    assert "2 versions" in next(said for line, said in desk.said.items() if "--step retention" in line)
+    said = next(said for line, said in desk.said.items() if "--step retention" in line)
+    assert "2 versions" in said and re.search(r"jobs +\d+ jobs", said)
 
 
 def test_there_is_a_test_for_each_runbook_and_no_command_outside_of_the_fences() -> None:

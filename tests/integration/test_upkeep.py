@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -11,12 +13,14 @@ from core.config import Settings
 from core.errors import Conflict, ModelMismatch, NotFound, Removed
 from core.records import Labels, Profile, SearchRequest
 from ingest.pipeline import Pipeline
-from ingest.reembed import Target, catch_up, flip
+from ingest.reembed import Target, Why, catch_up, flip
+from ingest.schedule import add_folder
 from ingest.upkeep import STEPS, Report, Upkeep, keep_up, run
 from models.fake_embedder import FakeEmbedder
 from models.shelf import Shelf
 from retrieval.search import Searcher, search
-from store import access, documents, kept_profiles, retention, upkeep
+from store import access, documents, jobs, kept_profiles, retention, sources, upkeep
+from store.audit import Actor
 from store.broker import QUEUES
 from store.calibrations import build_graph
 from store.migrate import as_owner
@@ -109,6 +113,45 @@ def test_a_version_that_is_not_indexed_yet_replaces_nothing(world: World) -> Non
     assert done(world, "retention").counts["versions"] == 0 and versions(world) == [1, 2]
 
 
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_go_when_they_ended_long_enough_ago(world: World) -> None:
+    ended = [world.add(state, "text").document_id for state in ("done", "failed", "quarantined", "cancelled")]
+    with writing(world.store) as conn:
+        for document_id, state in zip(ended, ("done", "failed", "quarantined", "cancelled"), strict=True):
+            conn.execute("UPDATE jobs SET state = %s WHERE document_id = %s", (state, document_id))
+    waits = world.submit("waits", "text").document_id
+    why = world.submit("why", "text").document_id  # its latest version was given up: the job says why
+    recent = world.add("recent", "text").document_id
+    lags = add_folder(world.store, world.tenant_id, "f", {"path": "/f"}, Labels(), None, 1.0)
+    with writing(world.store) as conn:
+        conn.execute("UPDATE jobs SET state = 'quarantined' WHERE document_id = %s", (why,))
+        conn.execute("UPDATE versions SET state = 'failed' WHERE document_id = %s", (why,))
+        jobs.add_refresh(conn, world.tenant_id, lags.id, datetime.now(UTC) - timedelta(days=40))
+        conn.execute("UPDATE jobs SET state = 'failed' WHERE kind = 'refresh'")
+        conn.execute("UPDATE jobs SET updated_at = now() - interval '31 days' WHERE document_id IS DISTINCT FROM %s",
+                     (recent,))  # fmt: skip
+
+    def left() -> set[UUID | None]:
+        return {row[0] for row in fetch(world, "SELECT document_id FROM jobs")}
+
+    def keep_jobs(days: int | None) -> None:
+        with writing(world.store) as conn:
+            retention.set_retention(conn, world.tenant_id, Retention(None, None, days))
+
+    everything = {*ended, waits, why, recent, None}
+    for days in (None, 32):
+        keep_jobs(days)
+        assert done(world, "jobs").counts == {"jobs": 0} and left() == everything
+    keep_jobs(30)
+    assert done(world, "jobs", dry_run=True).counts == {"jobs": 4} and left() == everything
+    assert done(world, "jobs").counts == {"jobs": 4} and left() == {waits, why, recent, None}
+    with writing(world.store) as conn:
+        sources.succeeded(conn, lags.id, datetime.now(UTC), {})
+    assert done(world, "jobs").counts == {"jobs": 1}
+
+
 def test_bytes_that_another_version_holds_stay(world: World) -> None:
     world.add("d", "the same bytes")
     world.add("d", "others")
@@ -189,7 +232,7 @@ def test_blobs_that_nothing_refers_to_go_after_their_grace(world: World) -> None
 
 def test_a_profile_that_was_live_is_brought_up_to_now(world: World, kept: Target) -> None:
     world.add("a", "One.")
-    flip(world.store, kept)
+    flip(world.store, kept, Why("profile.promote", Actor("service:test")))
     there = World(world.store, world.blobs, world.tenant_id, kept.profile, kept.embedder)
     there.add("b", "Two.")
     assert done(world, "profiles", dry_run=True).counts == {"documents": 1}
