@@ -18,7 +18,7 @@ from core.records import Job, Lease
 from store.pool import Conn
 
 MAX_ATTEMPTS = 3
-AMONG = 500  # jobs, the first of those that are open
+AMONG = 200  # a tenant's open jobs, the first
 BACKOFF_S = (5, 30, 120)  # before the second, third, … attempt
 FAULT_BACKOFF_S = (1, 2, 5, 15, 30, 60)  # after the first, second, … fault in a row; the last for all that follow
 
@@ -73,8 +73,9 @@ CLAIM_SMALL = f"""
         lease_until = now() + make_interval(secs => %(lease_s)s), state = 'parsing'
     WHERE id IN (
         SELECT j.id FROM jobs j JOIN versions v ON v.document_id = j.document_id AND v.version = j.version
-        WHERE j.id IN (SELECT id FROM jobs WHERE {OPEN} AND kind = 'index' ORDER BY created_at LIMIT %(among)s)
-          AND j.tenant_id = %(tenant)s AND j.state = 'accepted' AND j.attempts = 0 AND j.lease_until IS NULL
+        WHERE j.id IN (SELECT id FROM jobs WHERE {OPEN} AND kind = 'index' AND tenant_id = %(tenant)s
+                       ORDER BY created_at LIMIT %(among)s)
+          AND j.state = 'accepted' AND j.attempts = 0 AND j.lease_until IS NULL
           AND j.next_try_at <= now()
           AND v.size <= %(size)s AND EXISTS (SELECT FROM versions beside WHERE beside.document_id = %(document)s
                                              AND beside.version = %(version)s AND beside.size <= %(size)s)
