@@ -380,7 +380,7 @@ def search_out(answer: SearchAnswer, operator: bool) -> dict[str, Any]:
             "score": passage.score,
             "text": passage.text,
             "citation": _fields(passage.citation),
-            "scores": {k: v for k, v in _fields(passage.scores).items() if k != "chunk_id" and v is not None},
+            "scores": {k: v for k, v in passage.scores._asdict().items() if k != "chunk_id" and v is not None},
             "flags": list(passage.flags),
         }
         for passage in answer.passages

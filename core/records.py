@@ -6,7 +6,7 @@ Offsets are counted in Unicode code points of a version's canonical text; spans 
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from core.explained import Explained
@@ -283,16 +283,15 @@ class SearchRequest:
     as_ranked: bool = False  # every chunk a passage of its own, with near-duplicates: for measuring the ranking
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A chunk that a leg of the search proposes; a larger score is better."""
+class Candidate(NamedTuple):
+    """A chunk that a leg of the search proposes; a larger score is better. (A tuple: 400 of them a search take 0.2 ms,
+    as frozen dataclasses 0.7.)"""
 
     chunk_id: int
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class FusedCandidate:
+class FusedCandidate(NamedTuple):
     """A chunk after fusion, with the score of each leg that proposed it."""
 
     chunk_id: int

@@ -126,10 +126,9 @@ class Threads:
         self.count, self._pool = count, ThreadPoolExecutor(count, "scan")
 
     def all(self, calls: Sequence[Callable[[], Result]]) -> list[Result]:
-        """The calls' results; a single one is made at once."""
-        if len(calls) == 1:
-            return [calls[0]()]
-        return [done.result() for done in [self._pool.submit(call) for call in calls]]
+        """The calls' results; the first is made by who asks, who would only wait."""
+        others = [self._pool.submit(call) for call in calls[1:]]
+        return [call() for call in calls[:1]] + [done.result() for done in others]
 
     def close(self) -> None:
         """End the threads when their calls are done."""
@@ -153,7 +152,7 @@ def nearest(places: Sequence[Place], query: NDArray[np.float32], k: int, threads
         scores.append(_scored(matrix.high, matrix.low, matrix.scales, hopeful, asked.exact))
     id_of, score_of = np.concatenate(ids), np.concatenate(scores)
     best = np.lexsort((id_of, -score_of))[:k]
-    return [Candidate(i, score) for i, score in zip(id_of[best].tolist(), score_of[best].tolist(), strict=True)]
+    return list(map(Candidate, id_of[best].tolist(), score_of[best].tolist()))
 
 
 def compile_loops() -> None:

@@ -7,7 +7,6 @@ that can be read keeps its fused score: it neither gains nor loses. One from the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from core.records import FusedCandidate, Recency
@@ -36,7 +35,7 @@ def blend(
         if candidate.chunk_id in dates:
             days = max(0.0, (now - dates[candidate.chunk_id]).total_seconds() / DAY_S)
             young = top * 2 ** (-days / recency.half_life_days)
-            candidate = replace(candidate, fused=(1 - recency.weight) * candidate.fused + recency.weight * young)
+            candidate = candidate._replace(fused=(1 - recency.weight) * candidate.fused + recency.weight * young)
         aged.append(candidate)
     return sorted(aged, key=lambda c: (-c.fused, c.chunk_id))
 

@@ -79,10 +79,7 @@ def blend(ordered: Sequence[FusedCandidate], scores: Sequence[float | None], wei
     spread = old.std() / new.std() if new.std() > 0 else 0.0
     both = (1 - weight) * old + weight * (old.mean() + spread * (new - new.mean()))
     told = {c.chunk_id: (float(blended), score) for (c, score), blended in zip(scored, both, strict=True)}
-    ranked = [
-        FusedCandidate(c.chunk_id, c.fused, c.dense, c.lexical, told[c.chunk_id][0]) if c.chunk_id in told else c
-        for c in ordered
-    ]
+    ranked = [c._replace(rerank=told[c.chunk_id][0]) if c.chunk_id in told else c for c in ordered]
     # equal ones, as when all were fused alike, by the new score
     return sorted(ranked, key=lambda c: (-_final(c), -told.get(c.chunk_id, (0.0, 0.0))[1], c.chunk_id))
 
