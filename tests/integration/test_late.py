@@ -151,6 +151,30 @@ def test_the_default_of_a_hybrid_search_is_the_blend(library: World, searcher: S
     assert {p.scores.chunk_id: p.scores.fused for p in told.passages} == fused
 
 
+def test_an_answer_from_few_texts_is_that_from_all(world: World, searcher: Searcher) -> None:
+    """Near-duplicates take no place: where they fill what is read first, the rest is read too."""
+    same = "the red lamp on the desk of the harbour house is lit at dusk and put out at dawn by whoever wakes first"
+    for number in range(9):
+        world.add(f"same{number}", f"{same} note {number}")
+    for number, text in enumerate(TEXTS):
+        world.add(f"d{number}", text)
+    for top_k in (1, 2, 3, 6):
+        for query in ("red lamp on the desk", "lamp at dawn", "food"):
+            told = ask(searcher, world, query, top_k=top_k)
+            of_all = ask(searcher, world, query, top_k=top_k, explain=True)  # which reads them all
+            assert told.passages == of_all.passages and len(told.passages) == top_k
+
+
+def test_a_candidate_without_a_code_is_found_by_its_text(library: World, searcher: Searcher) -> None:
+    every = ask(searcher, library, "red lamp")
+    with writing(library.store) as conn:
+        conn.execute("DELETE FROM tokens_1 WHERE chunk_id = %s", (every.passages[0].scores.chunk_id,))
+    told = ask(searcher, library, "red lamp")
+    assert {p.text for p in told.passages} == {p.text for p in every.passages} and told.degraded == ()
+    assert [p.scores.rerank is None for p in told.passages].count(True) == 1
+    assert [stage.stage for stage in told.activity].count("read") == 1
+
+
 def z_scores(values: list[float]) -> Any:
     """With the population's deviation."""
     return (np.array(values) - np.mean(values)) / np.std(values)

@@ -1,6 +1,8 @@
 """The circuit breaker, and the kept vectors of questions behind one."""
 
 from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -141,3 +143,46 @@ def test_nobody_is_helped_by_what_somebody_else_asked() -> None:
     for asker in (ANA, BEN, ABROAD, ANA):
         questions.vectors(embedder, asker, ["the merger"])
     assert embedder.asked == ["the merger"] * 3
+
+
+def test_what_was_begun_is_made_once_for_all_who_need_it() -> None:
+    """Also a question too long to be kept, for as long as the search that began it goes on."""
+    embedder, questions, waiting = Counting(), Questions(), list[Any]()
+
+    def submit(call: Any, *arguments: Any) -> Future[Any]:
+        waiting.append(partial(call, *arguments))
+        return Future()
+
+    texts = ["a lamp", "a desk " * 200]
+    held = questions.begin(submit, embedder, ANA, texts)
+    assert embedder.asked == [] and len(waiting) == 1
+    assert [each.done() for each in questions.begin(submit, embedder, ANA, texts)] == [False, False]
+    questions.begin(submit, embedder, BEN, ["a lamp"])
+    assert len(waiting) == 2  # Ben's own, nothing more of Ana's
+    with ThreadPoolExecutor(1) as other:
+        needed = other.submit(questions.vectors, embedder, ANA, texts)
+        waiting[0]()
+        np.testing.assert_array_equal(needed.result(timeout=5), FakeEmbedder().embed_queries(texts))
+    questions.tokens(embedder, ANA, texts[1])
+    assert embedder.asked == texts
+    del held
+    waiting.clear()
+    questions.vectors(embedder, ANA, texts)
+    assert embedder.asked == [*texts, texts[1]]
+
+
+def test_nobody_waits_for_what_was_begun_and_given_up_or_has_failed() -> None:
+    embedder, questions = Counting(), Questions()
+    call = Future[Any]()
+    held = questions.begin(lambda *arguments: call, embedder, ANA, ["a lamp"])
+    call.cancel()
+    with pytest.raises(CancelledError):
+        questions.vectors(embedder, ANA, ["a lamp"])
+    del held
+    embedder.broken = True
+    with ThreadPoolExecutor(1) as other:
+        begun = questions.begin(other.submit, embedder, ANA, ["a desk"])
+    with pytest.raises(OSError, match="no model"):
+        begun[0].result(timeout=5)
+    embedder.broken = False
+    assert len(questions.vectors(embedder, ANA, ["a desk"])) == 1
