@@ -281,7 +281,7 @@ class PassageOut(BaseModel):
     text: str
     citation: CitationOut
     scores: dict[str, float]
-    flags: list[str]  # hidden_text, invisible_characters: what whoever reads the passage should know
+    flags: list[str]  # what its reader should know: hidden_text, invisible_characters, kinds of sensitive data
 
 
 class PlacedOut(BaseModel):

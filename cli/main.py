@@ -19,6 +19,7 @@ from cli.golden import golden_group
 from cli.identity import identity_group
 from cli.jobs import jobs_group
 from cli.options import CitadelGroup
+from cli.policy import policy_group
 from cli.processes import beat, dispatch, follow, migrate, serve, up, worker
 from cli.profiles import profile_group
 from cli.search import search_command
@@ -51,7 +52,7 @@ def citadel(ctx: click.Context) -> None:
 for command in (up, serve, worker, dispatch, beat, follow, migrate, keys_group, groups, identity_group, access_group,
                 sources_group, refresh_command, jobs_group, search_command, fusion_command, eval_group, golden_group,
                 audit_group, erase_command, tombstones_group, calibrate_command, fill_codes_command, profile_group,
-                upkeep_command, retention_command, demo):  # fmt: skip
+                upkeep_command, retention_command, policy_group, demo):  # fmt: skip
     citadel.add_command(command)
 
 

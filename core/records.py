@@ -10,6 +10,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from core.explained import Explained
+from core.sensitive import Kind, Policy
 
 # --- access ---------------------------------------------------------------------------------------------------------
 
@@ -89,10 +90,11 @@ class Element:
     context: str = ""  # what repeats for each piece of it, e.g. a table's header row or a sheet's name
 
 
-FlagKind = Literal[
+UnseenKind = Literal[
     "hidden_text",  # white, tiny, clear or off the page: a reader of the file does not see it
     "invisible_characters",  # zero-width, direction and tag characters were taken out beside it
 ]
+FlagKind = UnseenKind | Kind  # and personal data and secrets, or the mask that stands for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,14 @@ class Flag:
     kind: FlagKind
     start: int
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """Under which policy a text was looked through for personal data and secrets, and what it held."""
+
+    policy: Policy
+    found: dict[Kind, int]  # how many of each; what is masked is no longer in the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,7 @@ class ParsedDocument:
     warnings: tuple[str, ...] = ()  # e.g. "page 3 holds no text: a scan?"
     flags: tuple[Flag, ...] = ()  # by place
     language: str | None = None  # ISO 639, told from the text; None where it tells too little
+    screening: Screening | None = None  # None: it was not looked through
 
 
 @dataclass(frozen=True, slots=True)

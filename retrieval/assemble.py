@@ -4,13 +4,15 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
-from core.records import ChunkRow, Citation, FusedCandidate, Passage
+from core.records import ChunkRow, Citation, FusedCandidate, Passage, UnseenKind
 from store.documents import Span
 
 MERGED = 3  # chunks that one passage may be of: some 600 tokens, a page
 SHINGLE = 4  # words; Broder, On the resemblance and containment of documents, 1997
 ALIKE = 0.9  # resemblance from which a passage says nothing new
+UNSEEN = get_args(UnseenKind)
 LEAST_SHINGLES = 12  # of a text that is compared: in a shorter one, one word is a difference
 
 Shingles = frozenset[tuple[str, ...]]
@@ -211,6 +213,7 @@ def _in_context(passage: Passage) -> str:
         origin.append(f"page {citation.page}")
     if citation.heading_path:
         origin.append(" > ".join(citation.heading_path))
-    if passage.flags:
-        origin.append(f"flagged: {', '.join(passage.flags)}")
+    unseen = [flag for flag in passage.flags if flag in UNSEEN]  # of the others an agent reads in the text itself
+    if unseen:
+        origin.append(f"flagged: {', '.join(unseen)}")
     return f"{citation.marker} {', '.join(origin)}\n{passage.text}"

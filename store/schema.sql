@@ -38,7 +38,8 @@ CREATE TABLE tenants (
     -- how many versions before the current one are kept, or for how many days; null and null: all of them
     keep_versions     int CHECK (keep_versions >= 0),
     keep_days         int CHECK (keep_days >= 0),
-    keep_job_days     int CHECK (keep_job_days >= 0) -- how many days jobs are kept after their end; null: all of them
+    keep_job_days     int CHECK (keep_job_days >= 0), -- how many days jobs are kept after their end; null: all of them
+    sensitive         jsonb NOT NULL DEFAULT '{}'  -- kind → action on personal data and secrets; else the installation's
 );
 
 CREATE TABLE classifications (
@@ -284,6 +285,7 @@ CREATE TABLE sources (
     state             jsonb NOT NULL DEFAULT '{}',          -- what its reader keeps for the next refresh
     content_as_of     timestamptz,                          -- when the listing of the last complete refresh began
     permissions_as_of timestamptz,                          -- the same, of labels alone or with the content
+    sensitive         jsonb NOT NULL DEFAULT '{}',          -- kind → action, where it is another than the tenant's
     UNIQUE (tenant_id, name)
 );
 
@@ -326,6 +328,7 @@ CREATE TABLE versions (
     created_at   timestamptz NOT NULL DEFAULT now(),
     language     text,                                      -- ISO 639; null: not told by its text, or not looked at yet
     flags        jsonb NOT NULL DEFAULT '[]',               -- what a reader of a span should know, as elements
+    screened     jsonb,                                     -- policy that the text was read under, and kinds found
     PRIMARY KEY (document_id, version)
 );
 CREATE INDEX ON versions (blob_key);

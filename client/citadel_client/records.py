@@ -221,7 +221,7 @@ class Passage:
     text: str
     citation: Citation
     scores: Scores
-    flags: tuple[str, ...] = ()  # hidden_text, invisible_characters: what its reader should know
+    flags: tuple[str, ...] = ()  # what its reader should know: hidden_text, card, …
 
     @property
     def id(self) -> str:
