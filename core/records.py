@@ -115,6 +115,23 @@ class Screening:
 
 
 @dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a canonical text is compared with others by. Derived content: kept and erased with its document."""
+
+    text_hash: bytes  # sha256
+    signature: bytes | None = None  # 128 × uint32, little-endian: MinHash; None: the text is too short for it
+    bands: tuple[int, ...] = ()  # int64, by which signatures that are alike are found
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """What is told of the documents that say the same as one."""
+
+    family: UUID  # random; the same for all of them
+    count: int  # of the others that the caller may see, counted up to 100
+
+
+@dataclass(frozen=True, slots=True)
 class ParsedDocument:
     """What a parser makes of a file: its canonical text and the elements that lie on it."""
 
@@ -126,6 +143,7 @@ class ParsedDocument:
     flags: tuple[Flag, ...] = ()  # by place
     language: str | None = None  # ISO 639, told from the text; None where it tells too little
     screening: Screening | None = None  # None: it was not looked through
+    fingerprint: Fingerprint | None = None  # of the text as it is here; None: upkeep makes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +353,7 @@ class ChunkRow:
     successor: str | None = None  # external id of the newer document of its source that its metadata names
     superseded_by: UUID | None = None  # that document, where the reader sees it too
     flags: tuple[str, ...] = ()  # kinds of what its reader should know, e.g. hidden_text
+    copies: Copies | None = None  # None: nothing is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +381,7 @@ class Citation:
     end: int
     content_hash: str  # sha256 of the passage's UTF-8 bytes
     superseded_by: UUID | None = None  # the newer document, where the caller may see it
+    copies: int = 0  # other documents that say the same and that the caller may see, counted up to 100
 
 
 @dataclass(frozen=True, slots=True)

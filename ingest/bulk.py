@@ -14,6 +14,7 @@ import numpy as np
 
 from core.records import Chunk, ParsedDocument, Profile, Submission
 from ingest.chunk import ChunkBudget, chunk, embedded_text
+from ingest.fingerprint import fingerprint
 from ingest.parsers.plain import parse_text
 from ingest.pipeline import Pipeline
 from models.language import language_of
@@ -61,7 +62,7 @@ def _prepare(pipeline: Pipeline, profile: Profile, budget: ChunkBudget, submissi
         parsed = parse_text(submission.content)
     else:
         parsed = pipeline.parser.parse(submission.content, submission.filename, submission.mime_type)
-    parsed = replace(parsed, language=language_of(parsed.text))
+    parsed = replace(parsed, language=language_of(parsed.text), fingerprint=fingerprint(parsed.text))
     title = submission.title or parsed.title
     return submission, parsed, chunk(parsed, title, profile.chunker, budget, pipeline.embedder)
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from core.records import Chunk, Lease, ParsedDocument, Profile
 from core.sensitive import Policy, read_policy
 from ingest.chunk import ChunkBudget, chunk, embedded_text
+from ingest.fingerprint import fingerprint
 from ingest.heartbeat import heartbeat
 from ingest.sandbox import ParserSandbox
 from ingest.screen import REGION, screen
@@ -97,6 +98,7 @@ def draft(pipeline: Pipeline, lease: Lease, profile: Profile, embedder: Embedder
     with clock.stage("screen"):
         named = replace(parsed, language=language_of(parsed.text), title=wanted.title or parsed.title)
         parsed = screen(named, policy, pipeline.phone_region)
+        parsed = replace(parsed, fingerprint=fingerprint(parsed.text))
     with writing(pipeline.store) as conn:
         jobs.set_state(conn, lease, "embedding")
     with clock.stage("chunk"):

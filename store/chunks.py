@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from core.errors import Invalid, ProfileMoved
 from core.records import AccessScope, Chunk, ChunkRow, Lease, ParsedDocument, Place
-from store import changes, jobs, policies, tokens
+from store import changes, copies, jobs, policies, tokens
 from store.filters import Value
 from store.pool import Conn
 
@@ -166,6 +166,8 @@ def publish(
     conn.execute(FLIP, (document_id, version))
     if parsed.screening:
         policies.drop_barred(conn, document_id, version, parsed.screening.policy)
+    if parsed.fingerprint:
+        copies.keep(conn, document_id, parsed.fingerprint)
     seq = changes.log(conn, lease.job.tenant_id, document_id, version, "index")
     ms = {**stage_ms, "index": round((time.perf_counter() - started) * 1000, 1)}
     pages = max((element.page or 0 for element in parsed.elements), default=0)
@@ -218,7 +220,8 @@ def read_rows(conn: Conn, chunk_ids: Sequence[int]) -> dict[int, ChunkRow]:
     with conn.cursor(row_factory=class_row(ChunkRow)) as cursor:
         # planned once a connection: planning takes longer than reading 50 rows
         found = cursor.execute(ROWS, (list(chunk_ids),), prepare=True, binary=True).fetchall()
-    return {row.chunk_id: row for row in _with_newer(conn, found)}
+    known = copies.told(conn, list({row.document_id for row in found}))
+    return {row.chunk_id: replace(row, copies=known.get(row.document_id)) for row in _with_newer(conn, found)}
 
 
 def _with_newer(conn: Conn, rows: list[ChunkRow]) -> list[ChunkRow]:

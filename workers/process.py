@@ -26,4 +26,5 @@ def pipeline_of(settings: Settings) -> Pipeline:
 
     return Pipeline(store, FsspecBlobs(settings.blob_store_url()), ParserSandbox(),
                     opened(profile.model, profile.precision), settings.lease_s, settings.max_backlog,
-                    Shelf(opened), read_policy(settings.sensitive), settings.phone_region)  # fmt: skip
+                    Shelf(opened), policy=read_policy(settings.sensitive),
+                    phone_region=settings.phone_region)  # fmt: skip
