@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,11 @@ import numpy.typing as npt
 from core.records import Chunk, Lease, ParsedDocument, Profile
 from core.sensitive import Policy, read_policy
 from ingest.chunk import ChunkBudget, chunk, embedded_text
-from ingest.fingerprint import fingerprint
 from ingest.heartbeat import heartbeat
+from ingest.prepare import prepare
 from ingest.sandbox import ParserSandbox
-from ingest.screen import REGION, screen
+from ingest.screen import REGION
 from models.embedder import Embedder
-from models.language import language_of
 from models.shelf import Shelf
 from store import chunks, jobs, policies
 from store.blobs import BlobStore
@@ -96,9 +95,7 @@ def draft(pipeline: Pipeline, lease: Lease, profile: Profile, embedder: Embedder
     with clock.stage("parse"):
         parsed = pipeline.parser.parse(content, wanted.filename, wanted.mime_type)
     with clock.stage("screen"):
-        named = replace(parsed, language=language_of(parsed.text), title=wanted.title or parsed.title)
-        parsed = screen(named, policy, pipeline.phone_region)
-        parsed = replace(parsed, fingerprint=fingerprint(parsed.text))
+        parsed = prepare(parsed, wanted.title, policy, pipeline.phone_region)
     with writing(pipeline.store) as conn:
         jobs.set_state(conn, lease, "embedding")
     with clock.stage("chunk"):

@@ -38,14 +38,14 @@ EXACT = """
       AND linked_at IS NOT NULL
     LIMIT 1
 """
+BANDS = "SELECT coalesce(array_agg(band), '{}') FROM fingerprint_bands WHERE document_id = %s"
 # Of each family that has a document with a band in common, the one that was there first stands for it: a text joins
 # what it resembles, and not what resembles something that it resembles.
 NEAR = """
     SELECT g.family, first.signature
     FROM (SELECT DISTINCT f.family FROM (
               SELECT DISTINCT b.document_id FROM fingerprint_bands b
-              WHERE b.tenant_id = %(tenant)s AND b.label_set_id = %(labels)s AND b.band IN (
-                  SELECT own.band FROM fingerprint_bands own WHERE own.document_id = %(document)s)
+              WHERE b.tenant_id = %(tenant)s AND b.label_set_id = %(labels)s AND b.band = ANY(%(bands)s)
               LIMIT %(limit)s) c
           JOIN fingerprints f ON f.document_id = c.document_id AND f.document_id <> %(document)s
                AND f.linked_at IS NOT NULL) g
@@ -121,6 +121,7 @@ def link(conn: Conn, document_id: UUID) -> bool:
               "limit": CANDIDATES}  # fmt: skip
     family = _first(conn, EXACT, values)
     if family is None and signature is not None:
+        values["bands"] = _first(conn, BANDS, (document_id,))
         near = [(resemblance(signature, other), found) for found, other in conn.execute(NEAR, values).fetchall()]
         family = max(((alike, found) for alike, found in near if alike >= ALIKE), default=(0.0, None))[1]
     conn.execute(JOIN, (family, document_id))
