@@ -97,6 +97,8 @@ _PLACEHOLDER = re.compile(
     r"string|none|null|true|false|https?:)",
     re.IGNORECASE,
 )
+# How variables and files are called: not the secret, but where it is.
+_CALLED = re.compile(r"[A-Z]+(?:_[A-Z0-9]+)*$|[A-Za-z_]+(?:\.[A-Za-z_]+)+$|[.~]{0,2}/")
 _WORD = re.compile(r"(?<![A-Za-z0-9+/=_.\-@:#%&?])[A-Za-z0-9+/_-]{24,128}={0,2}(?![A-Za-z0-9+/=_\-.@:%])")
 # Base64 has 6 bits a character: a random word of 24 has 4.3 on average, and one of 40 has 4.9.
 _RANDOM_BITS = 4.1
@@ -134,12 +136,16 @@ def _passwords(text: str) -> Iterator[tuple[int, int]]:
         if match is None or not _NAME.search(text[max(0, sign.start() - _NAME_CHARS) : sign.start()]):
             continue
         group = "quoted" if match["quoted"] else "bare"
-        if not _PLACEHOLDER.match(match[group]) and (group == "quoted" or _kinds_of_character(match[group]) >= 2):
+        if _is_secret(match[group]) and (group == "quoted" or _kinds_of_character(match[group]) >= 2):
             yield match.span(group)
     for place in _places(text, "://"):
         url = _IN_URL.match(text, place)
-        if url and not _PLACEHOLDER.match(url["value"]):
+        if url and _is_secret(url["value"]):
             yield url.span("value")
+
+
+def _is_secret(value: str) -> bool:
+    return not _PLACEHOLDER.match(value.lstrip("\"'`")) and not _CALLED.match(value)
 
 
 def _kinds_of_character(word: str) -> int:
@@ -150,11 +156,19 @@ def _kinds_of_character(word: str) -> int:
 
 def _tokens(text: str) -> Iterator[tuple[int, int]]:
     for match in _WORD.finditer(text):
-        word = match.group()
-        mixed = any(map(str.isupper, word)) and any(map(str.islower, word))
-        numbered = len(re.findall(r"[0-9]+", word)) >= 2  # names have their number at their end
-        if mixed and numbered and word.count("/") < 3 and _bits(word) >= _RANDOM_BITS and _turns(word) >= len(word) / 3:
+        # a word that fills a line is of a certificate's body, or of a picture's
+        if _is_random(match.group()) and not (len(match.group()) >= 56 and _fills_line(text, *match.span())):
             yield match.span()
+
+
+def _is_random(word: str) -> bool:
+    """Of mixed shapes, that change as often as chance has them change; names have their number at their end."""
+    mixed = any(map(str.isupper, word)) and any(map(str.islower, word)) and len(re.findall(r"[0-9]+", word)) >= 2
+    return mixed and word.count("/") < 3 and _bits(word) >= _RANDOM_BITS and _turns(word) >= len(word) / 3
+
+
+def _fills_line(text: str, start: int, end: int) -> bool:
+    return not text[text.rfind("\n", 0, start) + 1 : start].strip() and text[end : end + 1] in ("\n", "")
 
 
 def _bits(word: str) -> float:
