@@ -2,6 +2,7 @@
 
 import random
 import string
+import time
 
 import pytest
 from stdnum import get_cc_module, iban, luhn
@@ -129,11 +130,9 @@ def test_random_words_are_tokens_and_names_are_not() -> None:
 
 
 def test_no_recogniser_is_slow_on_a_text_made_against_it() -> None:
-    """Twice the text takes about twice the time: counted in matches tried, by a bound that 200 kB stay far below."""
-    import time
-
+    """A bound on processor time that a linear search stays a hundred times below, and a quadratic one does not."""
     for piece in ("a", "1 ", "@", "1.", "AAAA ", "-----BEGIN ", "password=", "1-", "a@a.", ":", "eyJ", "://a:"):
-        text = piece * (200_000 // len(piece))
+        text = piece * (40_000 // len(piece))
         started = time.process_time()
         recognise(text, KINDS, "US")
-        assert time.process_time() - started < 5, piece
+        assert time.process_time() - started < 3, piece
