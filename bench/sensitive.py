@@ -26,6 +26,7 @@ from ingest.screen import REGION, screen
 from models.embedder import Embedder, open_embedder
 
 PAGE_CHARS = 3000
+FOLDERS = (Path("../shared/data/documents"), Path("examples/acme/files"))
 
 
 @dataclass(slots=True)
@@ -86,7 +87,7 @@ def _shown(parsed: ParsedDocument, show: Kind | None) -> Iterator[str]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/documents"))
+    parser.add_argument("--data", type=Path, default=next(folder for folder in FOLDERS if folder.is_dir()))
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--show", choices=KINDS)
     parser.add_argument("--json", action="store_true")

@@ -23,6 +23,8 @@ LEAST_DEAD = 1000
 BATCH = 200  # documents whose versions are looked for at once
 JOBS = 5000  # deleted in one transaction
 
+TEXTS = 20  # whole ones, in memory at once
+
 ModelOf = Callable[[Profile], Embedder]
 Say = Callable[[str], None]
 
@@ -124,7 +126,7 @@ def _copies(work: Upkeep) -> Report:
             return Report("copies", {"documents": copies.count_waiting(conn)})
     while True:
         with writing(work.store) as conn:
-            found = copies.without(conn, BATCH)
+            found = copies.without(conn, TEXTS)
             linked = sum(copies.keep(conn, document_id, fingerprint(text)) for document_id, text in found)
         with writing(work.store) as conn:
             linked += sum(copies.link(conn, document_id) for document_id in copies.unlinked(conn, BATCH))
