@@ -31,6 +31,8 @@ check: $(VENV)/installed  ## lint, types, layers, and that the migrations build 
 bench: $(VENV)/installed  ## ratios against what one would use instead
 	$(BIN)/python -m bench.embed
 	$(BIN)/python -m bench.ingest
+	$(BIN)/python -m bench.sensitive --limit 100
+	$(BIN)/python -m bench.copies --documents 2000
 	$(BIN)/python -m bench.audit
 	$(BIN)/python -m bench.access
 	$(BIN)/python -m bench.share

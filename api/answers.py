@@ -63,7 +63,8 @@ SEARCH_EXAMPLE: dict[str, Any] = {
         {"rank": 1, "score": 0.93, "text": "Flights are booked.",
          "citation": {"marker": "[1]", "document_id": DOCUMENT, "external_id": "handbook/travel.md", "version": 1,
                       "title": "Travel policy", "uri": None, "page": None, "heading_path": ["Travel", "Booking"],
-                      "start": 0, "end": 19, "content_hash": "9f2c…", "superseded_by": None},
+                      "start": 0, "end": 19, "content_hash": "9f2c…", "superseded_by": None,
+                      "copies": 0},
          "scores": {"fused": 0.93, "dense": 0.61, "lexical": 7.2}, "flags": []},
     ],
     "context": "[1] Travel policy, Travel > Booking\nFlights are booked.",
@@ -271,6 +272,7 @@ class CitationOut(BaseModel):
     end: int
     content_hash: str
     superseded_by: UUID | None
+    copies: int  # other documents that say the same and that the caller may see, counted up to 100
 
 
 class PassageOut(BaseModel):
@@ -281,7 +283,7 @@ class PassageOut(BaseModel):
     text: str
     citation: CitationOut
     scores: dict[str, float]
-    flags: list[str]  # hidden_text, invisible_characters: what whoever reads the passage should know
+    flags: list[str]  # what its reader should know: hidden_text, invisible_characters, kinds of sensitive data
 
 
 class PlacedOut(BaseModel):

@@ -11,6 +11,7 @@ from cli.audit import audit_group
 from cli.calibrate import calibrate_command
 from cli.codes import fill_codes_command
 from cli.demo import demo
+from cli.documents import documents_group
 from cli.erase import erase_command, tombstones_group
 from cli.eval import eval_group
 from cli.explain import access_group
@@ -19,6 +20,7 @@ from cli.golden import golden_group
 from cli.identity import identity_group
 from cli.jobs import jobs_group
 from cli.options import CitadelGroup
+from cli.policy import policy_group
 from cli.processes import beat, dispatch, follow, migrate, serve, up, worker
 from cli.profiles import profile_group
 from cli.search import search_command
@@ -51,7 +53,7 @@ def citadel(ctx: click.Context) -> None:
 for command in (up, serve, worker, dispatch, beat, follow, migrate, keys_group, groups, identity_group, access_group,
                 sources_group, refresh_command, jobs_group, search_command, fusion_command, eval_group, golden_group,
                 audit_group, erase_command, tombstones_group, calibrate_command, fill_codes_command, profile_group,
-                upkeep_command, retention_command, demo):  # fmt: skip
+                upkeep_command, retention_command, policy_group, documents_group, demo):  # fmt: skip
     citadel.add_command(command)
 
 

@@ -78,6 +78,8 @@ def _passage(passage: Passage) -> str:
     if citation.heading_path:
         place.append(" > ".join(citation.heading_path))
     place += [flag.replace("_", " ") for flag in passage.flags]
+    if citation.copies:
+        place.append(f"{citation.copies} more say the same")
     text = textwrap.fill(" ".join(passage.text.split()), 112, initial_indent="    ", subsequent_indent="    ")
     title = citation.title or citation.external_id
     return f"{citation.marker} {title}  ({passage.score:.3f})\n    {' · '.join(place)}\n{text}"

@@ -36,6 +36,7 @@ def upkeep_command(
     jobs       jobs that ended longer ago than the tenants keep them, see there
     orphans    chunks that no search can find, vectors and codes without a chunk
     blobs      bytes that no version refers to
+    copies     documents that were not compared with others yet, linked with those that say the same
     profiles   profiles that were live before, brought up to now for a rollback
     reindex    graphs on tables with many dead rows, built anew
     vacuum     tables with many dead rows

@@ -55,6 +55,10 @@ class Settings:
     lease_s: float = 60.0
     sweep_every_s: float = 5.0
     max_backlog: int = 100_000  # open jobs of a tenant, above which refreshes wait and submissions are refused with 429
+    sensitive: str = (
+        "flag"  # what is done about personal data and secrets, by kind: flag,card=mask,private_key=quarantine
+    )
+    phone_region: str = "US"  # ISO 3166 country of phone numbers that are written without a country code
     blob_grace_s: float = 86_400.0  # bytes that no version names are deleted when they are older
 
     def blob_store_url(self) -> str:

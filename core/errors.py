@@ -29,6 +29,7 @@ CitadelError
     ├── Unparseable           the file yields no text
     │   ├── UnsupportedType · EmptyDocument · EncryptedDocument · CorruptDocument
     │   └── ParserLimit       memory, time or size, and ParserCrashed
+    ├── SensitiveContent      the tenant's policy keeps what the file holds out of the index
     ├── MassDelete            a refresh would delete more than its source allows
     └── Misconfigured         the installation is not as it must be
         └── ModelMismatch · UnsafeDatabase · MigrationMismatch
@@ -260,6 +261,12 @@ class ParserCrashed(Unparseable):
     """The parser's process died on this file."""
 
     code = "parser_crashed"
+
+
+class SensitiveContent(Permanent):
+    """The file holds personal data or secrets that the policy keeps out of the index; the message quotes none."""
+
+    code = "sensitive_content"
 
 
 class MassDelete(Permanent):

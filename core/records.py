@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from core.explained import Explained
+from core.sensitive import Kind, Policy
 
 # --- access ---------------------------------------------------------------------------------------------------------
 
@@ -89,10 +90,11 @@ class Element:
     context: str = ""  # what repeats for each piece of it, e.g. a table's header row or a sheet's name
 
 
-FlagKind = Literal[
+UnseenKind = Literal[
     "hidden_text",  # white, tiny, clear or off the page: a reader of the file does not see it
     "invisible_characters",  # zero-width, direction and tag characters were taken out beside it
 ]
+FlagKind = UnseenKind | Kind  # and personal data and secrets, or the mask that stands for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,31 @@ class Flag:
     kind: FlagKind
     start: int
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """Under which policy a text was looked through for personal data and secrets, and what it held."""
+
+    policy: Policy
+    found: dict[Kind, int]  # how many of each; what is masked is no longer in the text
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a canonical text is compared with others by. Derived content: kept and erased with its document."""
+
+    text_hash: bytes  # sha256
+    signature: bytes | None = None  # 128 × uint32, little-endian: MinHash; None: the text is too short for it
+    bands: tuple[int, ...] = ()  # int64, by which signatures that are alike are found
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """What is told of the documents that say the same as one."""
+
+    family: UUID  # random; the same for all of them
+    count: int  # of the others that the caller may see, counted up to 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +142,8 @@ class ParsedDocument:
     warnings: tuple[str, ...] = ()  # e.g. "page 3 holds no text: a scan?"
     flags: tuple[Flag, ...] = ()  # by place
     language: str | None = None  # ISO 639, told from the text; None where it tells too little
+    screening: Screening | None = None  # None: it was not looked through
+    fingerprint: Fingerprint | None = None  # of the text as it is here; None: upkeep makes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +352,7 @@ class ChunkRow:
     successor: str | None = None  # external id of the newer document of its source that its metadata names
     superseded_by: UUID | None = None  # that document, where the reader sees it too
     flags: tuple[str, ...] = ()  # kinds of what its reader should know, e.g. hidden_text
+    copies: Copies | None = None  # None: nothing is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +380,7 @@ class Citation:
     end: int
     content_hash: str  # sha256 of the passage's UTF-8 bytes
     superseded_by: UUID | None = None  # the newer document, where the caller may see it
+    copies: int = 0  # other documents that say the same and that the caller may see, counted up to 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,13 @@ from core.errors import (
     Unparseable,
     UnsupportedType,
 )
-from core.records import Element, ElementKind, Flag, FlagKind, ParsedDocument
+from core.records import Element, ElementKind, Flag, ParsedDocument, UnseenKind
 
 PREFIX = struct.Struct(">Q")
 _MAX_MESSAGE = 500  # code points of an error or a warning
 _MAX_WARNINGS = 100
 _KINDS = frozenset(get_args(ElementKind))
-_FLAGS = frozenset(get_args(FlagKind))
+_FLAGS = frozenset(get_args(UnseenKind))
 _ERRORS: dict[str, type[Unparseable]] = {
     error.code: error
     for error in (UnsupportedType, EmptyDocument, EncryptedDocument, CorruptDocument, ParserLimit, ParserCrashed)

@@ -15,6 +15,7 @@ from core.errors import (
     Misconfigured,
     Permanent,
     Retryable,
+    SensitiveContent,
     StatementTimeout,
     StoreUnavailable,
 )
@@ -22,11 +23,12 @@ from core.records import Lease, Source
 from ingest.heartbeat import heartbeat
 from ingest.pipeline import Pipeline, index_versions
 from ingest.refresh import RefreshReport, refresh
+from ingest.reread import read_again
 from ingest.room import Room
 from ingest.sources.memory import memory_of
 from ingest.sources.open import open_source
 from ingest.sources.rule_files import STATE as RULE_FILES
-from store import audit, jobs, sources
+from store import audit, jobs, policies, sources
 from store.pool import Conn, writing
 
 SMALL = 8192  # bytes
@@ -39,7 +41,8 @@ RESUME_SHARE = 0.5  # of the backlog: a refresh that stopped for want of room be
 
 
 def attempt(pipeline: Pipeline, job_id: UUID) -> str:
-    """Do the job unless it is done, held or not due; returns `skipped`, `done`, `failed`, `retry`, `waits` or `lost`.
+    """Do the job unless it is done, held or not due; returns `skipped`, `done`, `failed`, `quarantined`, `retry`,
+    `waits` or `lost`.
 
     Small documents that wait beside a small one are done with it. Whatever goes wrong is on the job's row: a permanent
     error ends it; one that the document may be to blame for puts it back with a delay; so does an unforeseen one, which
@@ -101,6 +104,8 @@ def _ending(error: Exception) -> tuple[str, Callable[..., None] | None]:
         return "retry", jobs.retry_or_quarantine
     if isinstance(error, (Retryable, Misconfigured)):
         return "waits", jobs.give_back
+    if isinstance(error, SensitiveContent):
+        return "quarantined", policies.withhold
     return ("failed", jobs.fail) if isinstance(error, Permanent) else ("retry", jobs.retry_or_quarantine)
 
 
@@ -113,10 +118,15 @@ def _refresh(pipeline: Pipeline, lease: Lease) -> None:
     room.check(pipeline.store, job.tenant_id, RESUME_SHARE)
     with heartbeat(pipeline.store, pipeline.lease_s, lease):
         report = _read_source(pipeline, lease, source, room)
+        again = 0 if job.detail.get("permissions_only") else read_again(
+            pipeline.store, job.tenant_id, source.id, pipeline.policy, hold=lambda conn: jobs.hold(conn, lease),
+            progress=lambda done: room.check(pipeline.store, job.tenant_id),
+        )  # fmt: skip
+    counts = report.counts | ({"read_again": again} if again else {})
     with writing(pipeline.store) as conn:
-        jobs.finish(conn, lease, None, {"counts": report.counts, "problems": list(report.problems[:MAX_PROBLEMS])})
+        jobs.finish(conn, lease, None, {"counts": counts, "problems": list(report.problems[:MAX_PROBLEMS])})
         audit.add(conn, job.tenant_id, "refresh", actor="service:worker", resource=f"source:{source.name}",
-                  detail=report.counts)  # fmt: skip
+                  detail=counts)  # fmt: skip
 
 
 def _read_source(pipeline: Pipeline, lease: Lease, source: Source, room: Room) -> RefreshReport:

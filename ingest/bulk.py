@@ -6,7 +6,6 @@ worker ever sees one of its jobs, and whatever of the collection is in the index
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import islice
 from uuid import UUID
 
@@ -16,7 +15,7 @@ from core.records import Chunk, ParsedDocument, Profile, Submission
 from ingest.chunk import ChunkBudget, chunk, embedded_text
 from ingest.parsers.plain import parse_text
 from ingest.pipeline import Pipeline
-from models.language import language_of
+from ingest.prepare import prepare
 from store import chunks, documents, jobs, sources
 from store.pool import Store, writing
 
@@ -46,7 +45,7 @@ def index_all(
 ) -> None:
     """Index the documents under this profile; `progress` is told how many there are by then.
 
-    Raises Unparseable for the first document without text, and what the store raises.
+    Raises Unparseable for the first document without text, SensitiveContent, and what the store raises.
     """
     queue, done = iter(wanted), 0
     while batch := list(islice(queue, BATCH)):
@@ -61,9 +60,8 @@ def _prepare(pipeline: Pipeline, profile: Profile, budget: ChunkBudget, submissi
         parsed = parse_text(submission.content)
     else:
         parsed = pipeline.parser.parse(submission.content, submission.filename, submission.mime_type)
-    parsed = replace(parsed, language=language_of(parsed.text))
-    title = submission.title or parsed.title
-    return submission, parsed, chunk(parsed, title, profile.chunker, budget, pipeline.embedder)
+    parsed = prepare(parsed, submission.title, pipeline.policy, pipeline.phone_region)
+    return submission, parsed, chunk(parsed, parsed.title, profile.chunker, budget, pipeline.embedder)
 
 
 def _publish(pipeline: Pipeline, tenant_id: UUID, profile: Profile, prepared: Sequence[Prepared]) -> None:

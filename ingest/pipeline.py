@@ -3,19 +3,21 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from core.records import Chunk, Lease, ParsedDocument, Profile
+from core.sensitive import Policy, read_policy
 from ingest.chunk import ChunkBudget, chunk, embedded_text
 from ingest.heartbeat import heartbeat
+from ingest.prepare import prepare
 from ingest.sandbox import ParserSandbox
+from ingest.screen import REGION
 from models.embedder import Embedder
-from models.language import language_of
 from models.shelf import Shelf
-from store import chunks, jobs
+from store import chunks, jobs, policies
 from store.blobs import BlobStore
 from store.pool import Store, writing
 from store.profiles import live_profile
@@ -36,6 +38,8 @@ class Pipeline:
     max_backlog: int = 100_000  # open jobs of a tenant, above which its refreshes wait
     shelf: Shelf = field(default_factory=Shelf)  # of other profiles' models
     together: int = 8  # small documents; of one chunk each they are embedded in 0.82 of the time they take one by one
+    policy: Policy = field(default_factory=lambda: read_policy(""))  # where neither source nor tenant has its own
+    phone_region: str = REGION
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,9 @@ def index_versions(pipeline: Pipeline, leases: Sequence[Lease], told: Told) -> N
 
 
 def draft(pipeline: Pipeline, lease: Lease, profile: Profile, embedder: Embedder) -> list[Draft]:
-    """The job's version, parsed and cut; none, and the job is done, when there is nothing to index any more.
+    """The job's version, parsed, screened and cut; none, and the job is done, when there is nothing to index any more.
 
-    Raises Unparseable, Retryable.
+    Raises Unparseable, SensitiveContent, Retryable.
     """
     document_id, version = lease.job.document_id, lease.job.version
     assert document_id is not None and version is not None
@@ -84,17 +88,19 @@ def draft(pipeline: Pipeline, lease: Lease, profile: Profile, embedder: Embedder
         if wanted is None:  # deleted, or a newer version is already read
             jobs.finish(conn, lease, None, {"superseded": True})
             return []
+        policy = policies.in_force(conn, document_id, pipeline.policy)
     clock = _Clock()
     with clock.stage("fetch"):
         content = pipeline.blobs.get(wanted.blob_key)
     with clock.stage("parse"):
         parsed = pipeline.parser.parse(content, wanted.filename, wanted.mime_type)
-        parsed = replace(parsed, language=language_of(parsed.text))
+    with clock.stage("screen"):
+        parsed = prepare(parsed, wanted.title, policy, pipeline.phone_region)
     with writing(pipeline.store) as conn:
         jobs.set_state(conn, lease, "embedding")
     with clock.stage("chunk"):
         budget = ChunkBudget(chunk_tokens=profile.chunk_tokens)
-        pieces = chunk(parsed, wanted.title or parsed.title, profile.chunker, budget, embedder)
+        pieces = chunk(parsed, parsed.title, profile.chunker, budget, embedder)
     return [Draft(lease, parsed, pieces, clock.ms)]
 
 

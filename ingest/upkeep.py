@@ -7,11 +7,12 @@ from functools import partial
 
 from core.errors import Conflict
 from core.records import Profile
+from ingest.fingerprint import fingerprint
 from ingest.pipeline import Pipeline
 from ingest.reembed import Target, catch_up
 from ingest.sweep import delete_unused, sweep_blobs
 from models.embedder import Embedder
-from store import kept_profiles, retention, upkeep
+from store import copies, kept_profiles, retention, upkeep
 from store.blobs import BlobStore
 from store.pool import Conn, Store, alone, writing
 
@@ -21,6 +22,8 @@ DEAD_SHARE = 0.1  # of a table's rows: autovacuum comes at 0.2, and a graph lose
 LEAST_DEAD = 1000
 BATCH = 200  # documents whose versions are looked for at once
 JOBS = 5000  # deleted in one transaction
+
+TEXTS = 20  # whole ones, in memory at once
 
 ModelOf = Callable[[Profile], Embedder]
 Say = Callable[[str], None]
@@ -115,6 +118,23 @@ def _blobs(work: Upkeep) -> Report:
     return Report("blobs", {"blobs": sweep_blobs(work.store, work.blobs, work.grace_s, dry_run=work.dry_run)})
 
 
+def _copies(work: Upkeep) -> Report:
+    """Documents that were not compared with others yet: indexed before copies were linked, or two at once."""
+    documents = 0
+    if work.dry_run:
+        with writing(work.store) as conn:
+            return Report("copies", {"documents": copies.count_waiting(conn)})
+    while True:
+        with writing(work.store) as conn:
+            found = copies.without(conn, TEXTS)
+            linked = sum(copies.keep(conn, document_id, fingerprint(text)) for document_id, text in found)
+        with writing(work.store) as conn:
+            linked += sum(copies.link(conn, document_id) for document_id in copies.unlinked(conn, BATCH))
+        documents += linked
+        if not linked:
+            return Report("copies", {"documents": documents})
+
+
 def _profiles(work: Upkeep) -> Report:
     """The profiles that were live before, brought up to now, so that going back is quick."""
     documents = 0
@@ -171,6 +191,7 @@ STEPS: dict[str, Callable[[Upkeep], Report]] = {
     "jobs": _jobs,
     "orphans": _orphans,
     "blobs": _blobs,
+    "copies": _copies,
     "profiles": _profiles,
     "reindex": _reindex,
     "vacuum": _vacuum,

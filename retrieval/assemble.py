@@ -4,13 +4,16 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
-from core.records import ChunkRow, Citation, FusedCandidate, Passage
+from core.records import ChunkRow, Citation, FusedCandidate, Passage, UnseenKind
 from store.documents import Span
 
 MERGED = 3  # chunks that one passage may be of: some 600 tokens, a page
 SHINGLE = 4  # words; Broder, On the resemblance and containment of documents, 1997
 ALIKE = 0.9  # resemblance from which a passage says nothing new
+ALIKE_IN_COPIES = 0.7  # of passages of documents that are copies: their chunks may begin and end at other words
+UNSEEN = get_args(UnseenKind)
 LEAST_SHINGLES = 12  # of a text that is compared: in a shorter one, one word is a difference
 
 Shingles = frozenset[tuple[str, ...]]
@@ -132,7 +135,8 @@ def _merged(ranked: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], top_
         if full := len(groups) == top_k:
             break
         mine = _shingles(row.text)
-        said = next((n for n, other in enumerate(shingles) if _resemble(mine, other)), None)
+        alike = (_alike(row, group.chunks[0]) for group in groups)
+        said = next((n for n, least in enumerate(alike) if _resemble(mine, shingles[n], least)), None)
         if said is not None:
             repeats[candidate.chunk_id] = said
             continue
@@ -152,11 +156,17 @@ def _shingles(text: str) -> Shingles:
     return frozenset(zip(*(words[n:] for n in range(SHINGLE)), strict=False))
 
 
-def _resemble(one: Shingles, other: Shingles) -> bool:
+def _alike(one: ChunkRow, other: ChunkRow) -> float:
+    """The resemblance from which one of them says nothing that the other does not."""
+    copies = one.copies and other.copies and one.copies.family == other.copies.family
+    return ALIKE_IN_COPIES if copies and one.document_id != other.document_id else ALIKE
+
+
+def _resemble(one: Shingles, other: Shingles, least: float) -> bool:
     if min(len(one), len(other)) < LEAST_SHINGLES or one.isdisjoint(other):
         return False
     shared = len(one & other)
-    return shared >= ALIKE * (len(one) + len(other) - shared)
+    return shared >= least * (len(one) + len(other) - shared)
 
 
 def _forms(rank: int, group: Group, merged: Mapping[Span, str]) -> Iterator[Passage]:
@@ -182,6 +192,7 @@ def _passage(rank: int, group: Group, text: str) -> Passage:
         end=span.end,
         content_hash=hashlib.sha256(text.encode()).hexdigest(),
         superseded_by=row.superseded_by,
+        copies=row.copies.count if row.copies else 0,
     )
     score = group.best.fused if group.best.rerank is None else group.best.rerank
     return Passage(rank, score, text, citation, group.best, flags_of(group.chunks))
@@ -211,6 +222,7 @@ def _in_context(passage: Passage) -> str:
         origin.append(f"page {citation.page}")
     if citation.heading_path:
         origin.append(" > ".join(citation.heading_path))
-    if passage.flags:
-        origin.append(f"flagged: {', '.join(passage.flags)}")
+    unseen = [flag for flag in passage.flags if flag in UNSEEN]  # of the others an agent reads in the text itself
+    if unseen:
+        origin.append(f"flagged: {', '.join(unseen)}")
     return f"{citation.marker} {', '.join(origin)}\n{passage.text}"

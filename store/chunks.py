@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from core.errors import Invalid, ProfileMoved
 from core.records import AccessScope, Chunk, ChunkRow, Lease, ParsedDocument, Place
-from store import changes, jobs, tokens
+from store import changes, copies, jobs, policies, tokens
 from store.filters import Value
 from store.pool import Conn
 
@@ -44,8 +44,8 @@ ADD_VECTOR = """
     FROM versions v WHERE v.document_id = %s AND v.version = %s
 """
 SET_TEXT = """
-    UPDATE versions SET state = 'indexed', text = %s, elements = %s, mime_type = %s, title = coalesce(title, %s),
-        warnings = %s, language = %s, flags = %s
+    UPDATE versions SET state = 'indexed', text = %s, elements = %s, mime_type = %s, title = coalesce(%s, title, %s),
+        warnings = %s, language = %s, flags = %s, screened = %s
     WHERE document_id = %s AND version = %s
 """
 SUPERSEDE = "UPDATE versions SET state = 'superseded' WHERE document_id = %s AND version < %s AND state = 'pending'"
@@ -158,14 +158,22 @@ def publish(
     add_rows(conn, Owner(lease.job.tenant_id, profile_id, document_id, version), parsed.text, chunks, vectors, codes)
     elements = Jsonb([asdict(element) for element in parsed.elements])
     flags = Jsonb([asdict(flag) for flag in parsed.flags])
-    conn.execute(SET_TEXT, (parsed.text, elements, parsed.mime_type, parsed.title, list(parsed.warnings),
-                            parsed.language, flags, document_id, version))  # fmt: skip
+    screened = parsed.screening and Jsonb(asdict(parsed.screening))
+    own_title = parsed.title if screened else None  # else what was submitted goes first
+    conn.execute(SET_TEXT, (parsed.text, elements, parsed.mime_type, own_title, parsed.title, list(parsed.warnings),
+                            parsed.language, flags, screened, document_id, version))  # fmt: skip
     conn.execute(SUPERSEDE, (document_id, version))
     conn.execute(FLIP, (document_id, version))
+    if parsed.screening:
+        policies.drop_barred(conn, document_id, version, parsed.screening.policy)
+    if parsed.fingerprint:
+        copies.keep(conn, document_id, parsed.fingerprint)
     seq = changes.log(conn, lease.job.tenant_id, document_id, version, "index")
     ms = {**stage_ms, "index": round((time.perf_counter() - started) * 1000, 1)}
     pages = max((element.page or 0 for element in parsed.elements), default=0)
     detail = {"chunks": len(chunks), "pages": pages, "warnings": list(parsed.warnings), "ms": ms}
+    if parsed.screening and parsed.screening.found:
+        detail["sensitive"] = dict(parsed.screening.found)
     jobs.finish(conn, lease, seq, detail)
     return True
 
@@ -212,7 +220,8 @@ def read_rows(conn: Conn, chunk_ids: Sequence[int]) -> dict[int, ChunkRow]:
     with conn.cursor(row_factory=class_row(ChunkRow)) as cursor:
         # planned once a connection: planning takes longer than reading 50 rows
         found = cursor.execute(ROWS, (list(chunk_ids),), prepare=True, binary=True).fetchall()
-    return {row.chunk_id: row for row in _with_newer(conn, found)}
+    known = copies.told(conn, list({row.document_id for row in found}))
+    return {row.chunk_id: replace(row, copies=known.get(row.document_id)) for row in _with_newer(conn, found)}
 
 
 def _with_newer(conn: Conn, rows: list[ChunkRow]) -> list[ChunkRow]:

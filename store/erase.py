@@ -178,13 +178,22 @@ def still_here(conn: Conn, tenant_id: UUID, document_ids: Iterable[UUID]) -> lis
     return [found for (found,) in conn.execute(EXISTING, (tenant_id, list(document_ids))).fetchall()]
 
 
-def _delete_rows(conn: Conn, document_id: UUID) -> tuple[Rows, tuple[int, ...]]:
+def delete_index(conn: Conn, document_id: UUID) -> tuple[int, int, tuple[int, ...]]:
+    """Delete the document's vectors, codes and chunks, of every profile; returns how many, and the chunks' ids."""
     vectors = codes = 0
     for (profile_id,) in conn.execute(changes.PROFILES).fetchall():
         statement = sql.SQL(DELETE_VECTORS).format(changes.vectors_table(profile_id))
         vectors += conn.execute(statement, (document_id,)).rowcount
         codes += tokens.delete(conn, profile_id, document_id)
-    chunk_ids = tuple(int(chunk_id) for (chunk_id,) in conn.execute(DELETE_CHUNKS, (document_id,)).fetchall())
+    return (
+        vectors,
+        codes,
+        tuple(int(chunk_id) for (chunk_id,) in conn.execute(DELETE_CHUNKS, (document_id,)).fetchall()),
+    )
+
+
+def _delete_rows(conn: Conn, document_id: UUID) -> tuple[Rows, tuple[int, ...]]:
+    vectors, codes, chunk_ids = delete_index(conn, document_id)
     versions = conn.execute(DELETE_VERSIONS, (document_id,)).rowcount
     conn.execute(DELETE, (document_id,))
     return Rows(versions, len(chunk_ids), vectors, codes), chunk_ids

@@ -25,6 +25,11 @@ FIELDS = {
     "created_at": "d.created_at",
     "updated_at": "d.updated_at",
 }
+# A kind of flag that lies on the current text.
+FLAGGED = """
+    (SELECT v.flags @> jsonb_build_array(jsonb_build_object('kind', {}::text))
+     FROM versions v WHERE v.document_id = d.id AND v.version = d.current_version)
+"""
 COMPARE = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 OPERATORS = ("$eq", "$ne", "$in", *COMPARE)
 MAX_DEPTH = 8
@@ -94,7 +99,16 @@ def _field(field: str) -> Callable[[str, Any], sql.Composable]:
         return lambda operator, operand: _compare_metadata(path, operator, operand)
     if field in FIELDS:
         return lambda operator, operand: _compare_column(field, operator, operand)
-    raise InvalidFilter(f"unknown field {field[:80]!r}: choose from {', '.join(FIELDS)}, metadata.<key>")
+    if field == "flags":
+        return _compare_flags
+    raise InvalidFilter(f"unknown field {field[:80]!r}: choose from {', '.join(FIELDS)}, flags, metadata.<key>")
+
+
+def _compare_flags(operator: str, operand: Any) -> sql.Composable:
+    """Whether the document has a flag of the kind."""
+    if operator != "=" or not isinstance(operand, str):
+        raise InvalidFilter("flags are compared with kinds of them, by $eq, $ne and $in")
+    return sql.SQL(FLAGGED).format(Value(_text(operand)))
 
 
 def _compare_column(field: str, operator: str, operand: Any) -> sql.Composable:

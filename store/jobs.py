@@ -283,6 +283,11 @@ def fail(conn: Conn, lease: Lease, code: str, reason: str) -> None:
     _end(conn, lease, "failed", code, reason)
 
 
+def quarantine(conn: Conn, lease: Lease, code: str, reason: str) -> None:
+    """Set the job aside until somebody accepts it again; its version fails with it. Raises LeaseLost."""
+    _end(conn, lease, "quarantined", code, reason)
+
+
 def retry_or_quarantine(conn: Conn, lease: Lease, code: str, reason: str) -> None:
     """Put the job back with a growing delay, or, after the last attempt, in quarantine. Raises LeaseLost."""
     if lease.job.attempts >= MAX_ATTEMPTS:

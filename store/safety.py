@@ -29,6 +29,8 @@ PROTECTED = (
     "listings",
     "listed",
     "kept_profiles",
+    "fingerprints",
+    "fingerprint_bands",
 )
 
 ROLE = """
@@ -86,7 +88,7 @@ ELEVATED = """
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = f.id AND d.deptype = 'e')  -- an extension's own
 """
 # Without them a process goes on with a scope that it resolved before a grant was changed, or with an answer from before
-# a document was.
+# a document was, and a document stays with its copies under labels that it has no longer.
 WATCHING = {
     **{
         table: {"epoch_insert", "epoch_delete", "epoch_update_from", "epoch_update_to", "epoch_truncate"}
@@ -94,7 +96,7 @@ WATCHING = {
     },
     "label_sets": {"epoch_delete", "epoch_update_from", "epoch_update_to", "epoch_truncate"},
     "tenants": {"epoch"},
-    "documents": {"changes_insert", "changes_update", "changes_delete"},
+    "documents": {"changes_insert", "changes_update", "changes_delete", "part_copies"},
 }
 TRIGGERS = """
     SELECT relname, array_agg(tgname::text) FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid

@@ -38,7 +38,8 @@ CREATE TABLE tenants (
     -- how many versions before the current one are kept, or for how many days; null and null: all of them
     keep_versions     int CHECK (keep_versions >= 0),
     keep_days         int CHECK (keep_days >= 0),
-    keep_job_days     int CHECK (keep_job_days >= 0) -- how many days jobs are kept after their end; null: all of them
+    keep_job_days     int CHECK (keep_job_days >= 0), -- how many days jobs are kept after their end; null: all of them
+    sensitive         jsonb NOT NULL DEFAULT '{}'  -- kind → action on personal data and secrets; else the installation's
 );
 
 CREATE TABLE classifications (
@@ -284,6 +285,7 @@ CREATE TABLE sources (
     state             jsonb NOT NULL DEFAULT '{}',          -- what its reader keeps for the next refresh
     content_as_of     timestamptz,                          -- when the listing of the last complete refresh began
     permissions_as_of timestamptz,                          -- the same, of labels alone or with the content
+    sensitive         jsonb NOT NULL DEFAULT '{}',          -- kind → action, where it is another than the tenant's
     UNIQUE (tenant_id, name)
 );
 
@@ -326,6 +328,7 @@ CREATE TABLE versions (
     created_at   timestamptz NOT NULL DEFAULT now(),
     language     text,                                      -- ISO 639; null: not told by its text, or not looked at yet
     flags        jsonb NOT NULL DEFAULT '[]',               -- what a reader of a span should know, as elements
+    screened     jsonb,                                     -- policy that the text was read under, and kinds found
     PRIMARY KEY (document_id, version)
 );
 CREATE INDEX ON versions (blob_key);
@@ -655,6 +658,56 @@ CREATE TRIGGER changes_update AFTER UPDATE ON documents REFERENCING OLD TABLE AS
     FOR EACH STATEMENT EXECUTE FUNCTION note_changes();
 CREATE TRIGGER changes_delete AFTER DELETE ON documents REFERENCING OLD TABLE AS went
     FOR EACH STATEMENT EXECUTE FUNCTION note_changes();
+
+-- Copies --------------------------------------------------------------------------------------------------------------
+
+-- Documents that say the same, each family within one label set.
+-- What a current text is compared by. It stands under its document's label set, and goes with the document.
+CREATE TABLE fingerprints (
+    document_id  uuid PRIMARY KEY REFERENCES documents ON DELETE CASCADE,
+    tenant_id    uuid NOT NULL,
+    label_set_id int NOT NULL,
+    version      int NOT NULL,
+    text_hash    bytea NOT NULL,                   -- sha256 of the canonical text
+    signature    bytea,                            -- 128 × uint32, MinHash; null: too few words for it
+    family       uuid NOT NULL DEFAULT gen_random_uuid(), -- the same for exact and near copies
+    linked_at    timestamptz                       -- null: not compared with the others yet
+);
+CREATE INDEX ON fingerprints (tenant_id, label_set_id, text_hash);
+CREATE INDEX ON fingerprints (family, linked_at);
+CREATE INDEX fingerprints_unlinked ON fingerprints (document_id) WHERE linked_at IS NULL;
+
+-- Runs of the signature, by which the texts that may resemble it are found.
+CREATE TABLE fingerprint_bands (
+    document_id  uuid NOT NULL REFERENCES fingerprints ON DELETE CASCADE,
+    tenant_id    uuid NOT NULL,
+    label_set_id int NOT NULL,
+    band         bigint NOT NULL
+);
+CREATE INDEX ON fingerprint_bands (tenant_id, label_set_id, band) INCLUDE (document_id);
+CREATE INDEX ON fingerprint_bands (document_id);
+ALTER TABLE fingerprints ALTER text_hash SET STATISTICS 0, ALTER signature SET STATISTICS 0;
+ALTER TABLE fingerprint_bands ALTER band SET STATISTICS 0;
+CALL protect('fingerprints', 'tenant_id = (SELECT scope_tenant()) AND ' || in_scope());
+CALL protect('fingerprint_bands', 'tenant_id = (SELECT scope_tenant()) AND ' || in_scope());
+GRANT SELECT ON fingerprints TO citadel_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON fingerprints, fingerprint_bands TO citadel_maintenance;
+
+-- Other labels part a document from its copies in the same transaction; another text is compared anew.
+CREATE FUNCTION part_copies() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.current_version IS DISTINCT FROM OLD.current_version THEN
+        DELETE FROM fingerprints WHERE document_id = NEW.id;
+    ELSE
+        UPDATE fingerprints SET label_set_id = NEW.label_set_id, family = gen_random_uuid(), linked_at = NULL
+        WHERE document_id = NEW.id;
+        UPDATE fingerprint_bands SET label_set_id = NEW.label_set_id WHERE document_id = NEW.id;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER part_copies AFTER UPDATE ON documents FOR EACH ROW
+    WHEN (OLD.label_set_id <> NEW.label_set_id OR OLD.current_version IS DISTINCT FROM NEW.current_version)
+    EXECUTE FUNCTION part_copies();
 
 -- Evaluation --------------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from embedded.postgres import start_postgres
 from embedded.redis import start_redis
 from embedded.server import Server
 from ingest.chunk import ChunkBudget, chunk
+from ingest.fingerprint import fingerprint
 from ingest.parsers.plain import parse_text
 from models.embedder import Embedder, open_embedder
 from models.fake_embedder import FakeEmbedder
@@ -153,6 +154,7 @@ class World:
 
     def publish(self, lease: Lease, parsed: ParsedDocument, title: str | None) -> bool:
         """Chunk, embed and publish under a lease."""
+        parsed = replace(parsed, fingerprint=fingerprint(parsed.text))
         pieces = self.chunks_of(parsed, title)
         texts = [f"{piece.embed_prefix}\n{parsed.text[piece.start : piece.end]}".lstrip() for piece in pieces]
         vectors, codes = self.embedder.embed_documents_with_tokens(texts)

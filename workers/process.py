@@ -3,6 +3,7 @@
 from functools import cache
 
 from core.config import Settings
+from core.sensitive import read_policy
 from ingest.pipeline import Pipeline
 from ingest.sandbox import ParserSandbox
 from models.embedder import Embedder, open_embedder
@@ -25,4 +26,5 @@ def pipeline_of(settings: Settings) -> Pipeline:
 
     return Pipeline(store, FsspecBlobs(settings.blob_store_url()), ParserSandbox(),
                     opened(profile.model, profile.precision), settings.lease_s, settings.max_backlog,
-                    Shelf(opened))  # fmt: skip
+                    Shelf(opened), policy=read_policy(settings.sensitive),
+                    phone_region=settings.phone_region)  # fmt: skip

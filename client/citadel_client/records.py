@@ -186,6 +186,7 @@ class Citation:
     end: int
     content_hash: str
     superseded_by: UUID | None = None  # the newer document, where the caller may see it
+    copies: int = 0  # other documents that say the same and that the caller may see, counted up to 100
 
     def as_metadata(self) -> dict[str, str | int | None]:
         """Flat and JSON-ready, for frameworks that carry metadata beside a text."""
@@ -221,7 +222,7 @@ class Passage:
     text: str
     citation: Citation
     scores: Scores
-    flags: tuple[str, ...] = ()  # hidden_text, invisible_characters: what its reader should know
+    flags: tuple[str, ...] = ()  # what its reader should know: hidden_text, card, …
 
     @property
     def id(self) -> str:
@@ -369,6 +370,7 @@ def _citation_of(body: Json) -> Citation:
         end=int(body["end"]),
         content_hash=body["content_hash"],
         superseded_by=UUID(body["superseded_by"]) if body.get("superseded_by") else None,
+        copies=int(body.get("copies", 0)),
     )
 
 

@@ -62,7 +62,7 @@ def test_no_query_no_table_no_blob_and_no_file_has_it(world: World, searcher: Se
     assert found(searcher, world)[0] == f"{CANARY}.md"
     before = prove(world.store, world.blobs, state, first.document_id, CANARY)
     assert (
-        set(before.tables) == {"documents", "versions", "chunks", "vectors_1", "tokens_1", "jobs"}
+        set(before.tables) == {"documents", "versions", "chunks", "vectors_1", "tokens_1", "jobs", "fingerprints"}
         and len(before.blobs) == 3
     )
     erased = forget(world, first.document_id)

@@ -42,13 +42,23 @@ def _fill(world: World, seed: int, size: int, hidden: bool) -> dict[str, str]:
     names = {}
     for number in range(size):
         for labels, kind in ((SEEN, 0), (HIDDEN, 1))[: 1 + hidden]:
-            chance = random.Random(f"{seed}/{number}/{kind}")
             word = canary_word(seed, 2 * number + kind)
-            text = " ".join([COMMON, *chance.choices(WORDS, k=chance.randint(3, 30)), word])
+            text = _text(seed, number, kind)
             sent = put(world, f"doc-{word}", word, text, labels[number % len(labels)])
             world.index(sent)
             names[str(sent.document_id)] = f"doc-{word}"
     return names
+
+
+def _text(seed: int, number: int, kind: int) -> str:
+    """Every second hidden text is a visible one's; every fourth visible one is of another under the same labels."""
+    if kind == 1 and number % 2 == 0:
+        kind = 0
+    if kind == 0 and number % 4 == 3:
+        number -= len(SEEN)
+    chance = random.Random(f"{seed}/{number}/{kind}")
+    words = chance.choices(WORDS, k=chance.randint(3, 30))
+    return " ".join([COMMON, *words, canary_word(seed, 2 * number + kind)])
 
 
 def queries(seed: int, size: int) -> Iterator[dict[str, Any]]:

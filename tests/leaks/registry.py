@@ -72,7 +72,7 @@ FIELDS: dict[str, dict[str, str]] = {
     "ClearanceOut": dict.fromkeys(("classification", "own", "reaches"), "explain"),
     "CitationOut": dict.fromkeys(
         ("marker", "document_id", "external_id", "version", "title", "uri", "page", "heading_path", "start", "end",
-         "content_hash", "superseded_by"), "search_all"),
+         "content_hash", "superseded_by", "copies"), "search_all"),
     "PassageOut": dict.fromkeys(("rank", "score", "text", "citation", "scores", "flags"), "search_all"),
     "PlacedOut": dict.fromkeys(("rank", "score"), "search_all"),
     "ExplainedOut": dict.fromkeys(
