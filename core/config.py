@@ -55,6 +55,9 @@ class Settings:
     lease_s: float = 60.0
     sweep_every_s: float = 5.0
     max_backlog: int = 100_000  # open jobs of a tenant, above which refreshes wait and submissions are refused with 429
+    attachments: int = 100  # of a message and all below it that become documents of their own; 0: none
+    attachment_bytes: int = 32 * 2**20  # of one of them, and of all that come with one message
+    attachment_depth: int = 3  # how far below the topmost message: a file in an attached message is at 2
     blob_grace_s: float = 86_400.0  # bytes that no version names are deleted when they are older
 
     def blob_store_url(self) -> str:

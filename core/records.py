@@ -104,6 +104,34 @@ class Flag:
     end: int
 
 
+AttachmentCode = Literal[
+    "attachments_off",  # the installation takes none
+    "attachment_count",
+    "attachment_size",  # of one, or of all in a message
+    "attachment_depth",  # it hangs too far below the topmost message
+    "attachment_unread",  # it holds no bytes, or the message only refers to it
+    "attachment_name_taken",  # a document of another origin has its name
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that came within another, to be a document of its own."""
+
+    name: str  # the file's, never a path; may be empty
+    mime_type: str | None  # as the message declares it
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedAttachment:
+    """A file within another that becomes no document, and why."""
+
+    name: str
+    code: AttachmentCode
+    reason: str  # with what to do about it
+
+
 @dataclass(frozen=True, slots=True)
 class ParsedDocument:
     """What a parser makes of a file: its canonical text and the elements that lie on it."""
@@ -115,6 +143,8 @@ class ParsedDocument:
     warnings: tuple[str, ...] = ()  # e.g. "page 3 holds no text: a scan?"
     flags: tuple[Flag, ...] = ()  # by place
     language: str | None = None  # ISO 639, told from the text; None where it tells too little
+    attachments: tuple[Attachment, ...] = ()
+    refused: tuple[RefusedAttachment, ...] = ()  # attachments that are over a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +205,7 @@ class Document:
     metadata: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+    attached_to: UUID | None = None  # the message that it came with
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +352,8 @@ class ChunkRow:
     heading_path: tuple[str, ...]
     tokens: int
     text: str
+    parent_id: UUID | None = None  # the message that it is an attachment of
+    parent_name: str | None = None  # that one's title, else its external id
     successor: str | None = None  # external id of the newer document of its source that its metadata names
     superseded_by: UUID | None = None  # that document, where the reader sees it too
     flags: tuple[str, ...] = ()  # kinds of what its reader should know, e.g. hidden_text
@@ -351,6 +384,8 @@ class Citation:
     end: int
     content_hash: str  # sha256 of the passage's UTF-8 bytes
     superseded_by: UUID | None = None  # the newer document, where the caller may see it
+    attached_to: UUID | None = None  # the message that the document came with
+    attached_to_title: str | None = None  # that one's title, else its external id
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,9 @@ class ParseLimits:
     output_bytes: int = 64 * 1024**2  # of the answer, and of any file it writes
     input_bytes: int = 128 * 1024**2
     pages: int = 5000
+    attachments: int = 100  # files of a message that become documents; 0: none does
+    attachment_bytes: int = 32 * 1024**2  # of one of them, and of all that come with one message
+    attachment_depth: int = 3  # how far below the topmost message they may hang
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,15 @@ from functools import partial
 
 from core.errors import CitadelError, CorruptDocument, ParserLimit
 from core.records import ParsedDocument
+from ingest.confine import ParseLimits
 from ingest.parsers import book, docx, mail, markdown, markup, pdf, plain, pptx, table
+from ingest.parsers.attached import within
 from ingest.parsers.samples import samples
 from ingest.sniff import sniff, unsupported
 
 Parser = Callable[[bytes], ParsedDocument]
 
-MAX_PAGES = 5000
+USUAL = ParseLimits()
 
 PARSERS: dict[str, Parser] = {
     "text/plain": plain.parse_text,
@@ -49,10 +51,10 @@ REFUSED = {
 
 
 def parse_file(
-    content: bytes, filename: str | None = None, declared: str | None = None, max_pages: int = MAX_PAGES
+    content: bytes, filename: str | None = None, declared: str | None = None, limits: ParseLimits = USUAL
 ) -> ParsedDocument:
     """The canonical text of a file of any type; raises the errors under Unparseable."""
-    return parse(content, sniff(content, filename, declared), max_pages)
+    return parse(content, sniff(content, filename, declared), limits)
 
 
 def warm() -> None:
@@ -61,17 +63,17 @@ def warm() -> None:
         parse_file(content, declared=declared)
 
 
-def parse(content: bytes, mime_type: str, max_pages: int = MAX_PAGES) -> ParsedDocument:
+def parse(content: bytes, mime_type: str, limits: ParseLimits = USUAL) -> ParsedDocument:
     """The canonical text of a file whose type `ingest.sniff.sniff` told.
 
     Raises the errors under Unparseable and no others: what a library raises means that the file is not what its type
     promises. The message names the library's error but not its text, which may quote the document.
     """
-    parser = partial(pdf.parse_pdf, max_pages=max_pages) if mime_type == pdf.MIME_TYPE else PARSERS.get(mime_type)
+    parser = partial(pdf.parse_pdf, max_pages=limits.pages) if mime_type == pdf.MIME_TYPE else PARSERS.get(mime_type)
     if parser is None:
         raise unsupported(mime_type, REFUSED.get(mime_type, ""))
     try:
-        return replace(parser(content), mime_type=mime_type)
+        return within(replace(parser(content), mime_type=mime_type), limits)
     except CitadelError:
         raise
     except MemoryError as error:

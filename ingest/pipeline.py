@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.records import Chunk, Lease, ParsedDocument, Profile
+from ingest.attachments import bring_in, keep
 from ingest.chunk import ChunkBudget, chunk, embedded_text
 from ingest.heartbeat import heartbeat
 from ingest.sandbox import ParserSandbox
@@ -111,11 +112,13 @@ def embedded(embedder: Embedder, drafts: Sequence[Draft]) -> Iterator[tuple[Draf
 
 
 def publish(pipeline: Pipeline, made: Draft, profile: Profile, vectors: Vectors, codes: Sequence[bytes]) -> None:
-    """Make the version the one that readers see. Raises LeaseLost; ProfileMoved, to be done again for another one."""
+    """Make the version the one that readers see, and its attachments documents below it. Raises LeaseLost; ProfileMoved, to be done again for another one."""
     with writing(pipeline.store) as conn:
         jobs.set_state(conn, made.lease, "indexing")
+    carried = keep(pipeline.blobs, made.parsed.attachments)
     with writing(pipeline.store) as conn:
-        chunks.publish(conn, made.lease, profile.id, made.parsed, made.pieces, vectors, made.ms, codes)
+        if chunks.publish(conn, made.lease, profile.id, made.parsed, made.pieces, vectors, made.ms, codes):
+            bring_in(conn, pipeline.blobs, made.lease, carried, made.parsed, pipeline.parser.limits)
 
 
 @dataclass(frozen=True, slots=True)

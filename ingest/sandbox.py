@@ -109,6 +109,11 @@ class ParserSandbox:
                 raise ParserCrashed("the parser's parent process died twice over this file") from error
 
     @property
+    def limits(self) -> ParseLimits:
+        """What a document may cost, unless its caller says otherwise."""
+        return self._limits
+
+    @property
     def isolation(self) -> Isolation:
         """Which walls stand around the parser here; starts the child."""
         with self._lock:

@@ -182,6 +182,8 @@ def _passage(rank: int, group: Group, text: str) -> Passage:
         end=span.end,
         content_hash=hashlib.sha256(text.encode()).hexdigest(),
         superseded_by=row.superseded_by,
+        attached_to=row.parent_id,
+        attached_to_title=row.parent_name,
     )
     score = group.best.fused if group.best.rerank is None else group.best.rerank
     return Passage(rank, score, text, citation, group.best, flags_of(group.chunks))
@@ -205,6 +207,8 @@ def _shared_path(chunks: Sequence[ChunkRow]) -> tuple[str, ...]:
 def _in_context(passage: Passage) -> str:
     citation = passage.citation
     origin = [citation.title or citation.external_id]
+    if citation.attached_to_title is not None:
+        origin.append(f"attached to {citation.attached_to_title}")
     if citation.superseded_by is not None:
         origin.append("superseded")
     if citation.page is not None:

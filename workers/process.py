@@ -4,12 +4,20 @@ from functools import cache
 
 from core.config import Settings
 from ingest.pipeline import Pipeline
-from ingest.sandbox import ParserSandbox
+from ingest.sandbox import ParseLimits, ParserSandbox
 from models.embedder import Embedder, open_embedder
 from models.shelf import Shelf
 from store.blobs import FsspecBlobs
 from store.pool import open_store, writing
 from store.profiles import live_profile, tenant_named
+
+
+def limits_of(settings: Settings) -> ParseLimits:
+    """What one document may cost here."""
+    return ParseLimits(
+        attachments=settings.attachments, attachment_bytes=settings.attachment_bytes,
+        attachment_depth=settings.attachment_depth,
+    )  # fmt: skip
 
 
 @cache
@@ -23,6 +31,6 @@ def pipeline_of(settings: Settings) -> Pipeline:
     def opened(model: str, precision: str) -> Embedder:
         return open_embedder(model, settings.model_cache(), threads, precision)
 
-    return Pipeline(store, FsspecBlobs(settings.blob_store_url()), ParserSandbox(),
+    return Pipeline(store, FsspecBlobs(settings.blob_store_url()), ParserSandbox(limits_of(settings)),
                     opened(profile.model, profile.precision), settings.lease_s, settings.max_backlog,
                     Shelf(opened))  # fmt: skip

@@ -186,6 +186,8 @@ class Citation:
     end: int
     content_hash: str
     superseded_by: UUID | None = None  # the newer document, where the caller may see it
+    attached_to: UUID | None = None  # the message that the document came with
+    attached_to_title: str | None = None  # that one's title, else its external id
 
     def as_metadata(self) -> dict[str, str | int | None]:
         """Flat and JSON-ready, for frameworks that carry metadata beside a text."""
@@ -369,6 +371,8 @@ def _citation_of(body: Json) -> Citation:
         end=int(body["end"]),
         content_hash=body["content_hash"],
         superseded_by=UUID(body["superseded_by"]) if body.get("superseded_by") else None,
+        attached_to=UUID(body["attached_to"]) if body.get("attached_to") else None,
+        attached_to_title=body.get("attached_to_title"),
     )
 
 
