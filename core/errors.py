@@ -28,6 +28,7 @@ CitadelError
     │   └── VersionConflict   the document moved on since the caller read it
     ├── Unparseable           the file yields no text
     │   ├── UnsupportedType · EmptyDocument · EncryptedDocument · CorruptDocument
+    │   ├── OcrUnavailable    tesseract or its language is not installed
     │   └── ParserLimit       memory, time or size, and ParserCrashed
     ├── MassDelete            a refresh would delete more than its source allows
     └── Misconfigured         the installation is not as it must be
@@ -248,6 +249,12 @@ class CorruptDocument(Unparseable):
     """The file is truncated or is not what its type promises."""
 
     code = "corrupt_document"
+
+
+class OcrUnavailable(Unparseable):
+    """The file is a picture of text, and tesseract or its language is not installed."""
+
+    code = "ocr_unavailable"
 
 
 class ParserLimit(Unparseable):

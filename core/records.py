@@ -92,6 +92,7 @@ class Element:
 FlagKind = Literal[
     "hidden_text",  # white, tiny, clear or off the page: a reader of the file does not see it
     "invisible_characters",  # zero-width, direction and tag characters were taken out beside it
+    "doubtful_reading",  # words on a picture that OCR was not sure of
 ]
 
 

@@ -15,6 +15,7 @@ from core.errors import (
     CorruptDocument,
     EmptyDocument,
     EncryptedDocument,
+    OcrUnavailable,
     ParserCrashed,
     ParserLimit,
     Unparseable,
@@ -40,7 +41,15 @@ _FLAGS = frozenset(get_args(FlagKind))
 _REFUSALS = frozenset(get_args(AttachmentCode))
 _ERRORS: dict[str, type[Unparseable]] = {
     error.code: error
-    for error in (UnsupportedType, EmptyDocument, EncryptedDocument, CorruptDocument, ParserLimit, ParserCrashed)
+    for error in (
+        UnsupportedType,
+        EmptyDocument,
+        EncryptedDocument,
+        CorruptDocument,
+        OcrUnavailable,
+        ParserLimit,
+        ParserCrashed,
+    )
 }
 
 

@@ -6,15 +6,13 @@ from functools import partial
 
 from core.errors import CitadelError, CorruptDocument, ParserLimit
 from core.records import ParsedDocument
-from ingest.confine import ParseLimits
-from ingest.parsers import book, docx, mail, markdown, markup, pdf, plain, pptx, table
+from ingest.confine import USUAL, ParseLimits
+from ingest.parsers import book, docx, mail, markdown, markup, pdf, picture, plain, pptx, table
 from ingest.parsers.attached import within
 from ingest.parsers.samples import samples
 from ingest.sniff import sniff, unsupported
 
 Parser = Callable[[bytes], ParsedDocument]
-
-USUAL = ParseLimits()
 
 PARSERS: dict[str, Parser] = {
     "text/plain": plain.parse_text,
@@ -37,9 +35,13 @@ PARSERS: dict[str, Parser] = {
     book.ODT: book.parse_odt,
 }
 
+# Those that need to know what a document may cost.
+_LIMITED = {pdf.MIME_TYPE: pdf.parse_pdf, **dict.fromkeys(picture.MIME_TYPES, picture.parse_picture)}
+
 _LIBRE_OFFICE = "the old binary format needs LibreOffice, which is not used here; save it as {} and submit that"
 # Types that people do submit, and what they can do about them.
 REFUSED = {
+    **dict.fromkeys(picture.MIME_TYPES, "it is a picture; the text on pictures is read with CITADEL_OCR=on"),
     "application/msword": _LIBRE_OFFICE.format("docx"),
     "application/vnd.ms-powerpoint": _LIBRE_OFFICE.format("pptx"),
     "application/vnd.ms-excel": _LIBRE_OFFICE.format("xlsx"),
@@ -69,8 +71,8 @@ def parse(content: bytes, mime_type: str, limits: ParseLimits = USUAL) -> Parsed
     Raises the errors under Unparseable and no others: what a library raises means that the file is not what its type
     promises. The message names the library's error but not its text, which may quote the document.
     """
-    parser = partial(pdf.parse_pdf, max_pages=limits.pages) if mime_type == pdf.MIME_TYPE else PARSERS.get(mime_type)
-    if parser is None:
+    parser = partial(_LIMITED[mime_type], limits=limits) if mime_type in _LIMITED else PARSERS.get(mime_type)
+    if parser is None or (mime_type in picture.MIME_TYPES and not limits.ocr_languages):
         raise unsupported(mime_type, REFUSED.get(mime_type, ""))
     try:
         return within(replace(parser(content), mime_type=mime_type), limits)

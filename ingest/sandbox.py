@@ -38,6 +38,7 @@ _ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
     "UNSTRUCTURED_DISABLE_NOTICE": "1",
     "HF_HUB_OFFLINE": "1",
+    "OMP_THREAD_LIMIT": "1",
     "OMP_NUM_THREADS": "1",  # a second thread would forbid namespaces, and does not live through a fork
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONDONTWRITEBYTECODE": "1",

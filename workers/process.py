@@ -3,6 +3,7 @@
 from functools import cache
 
 from core.config import Settings
+from core.errors import Misconfigured
 from ingest.pipeline import Pipeline
 from ingest.sandbox import ParseLimits, ParserSandbox
 from models.embedder import Embedder, open_embedder
@@ -13,8 +14,15 @@ from store.profiles import live_profile, tenant_named
 
 
 def limits_of(settings: Settings) -> ParseLimits:
-    """What one document may cost here."""
+    """What one document may cost here. Raises Misconfigured."""
+    if settings.ocr not in ("on", "off"):
+        raise Misconfigured(f"CITADEL_OCR is on or off, not {settings.ocr!r}")
+    usual, reads = ParseLimits(), settings.ocr == "on"
+    more = settings.ocr_seconds if reads else 0.0
     return ParseLimits(
+        cpu_seconds=usual.cpu_seconds + int(more), wall_seconds=usual.wall_seconds + more,
+        ocr_languages=settings.ocr_languages if reads else "", ocr_page_seconds=settings.ocr_page_seconds,
+        ocr_seconds=settings.ocr_seconds, ocr_pixels=settings.ocr_pixels,
         attachments=settings.attachments, attachment_bytes=settings.attachment_bytes,
         attachment_depth=settings.attachment_depth,
     )  # fmt: skip

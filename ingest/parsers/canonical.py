@@ -34,6 +34,7 @@ class Piece:
     level: int = 0  # headings: 1 is the topmost
     page: int | None = None
     context: str = ""
+    doubtful: tuple[tuple[int, int], ...] = ()  # spans of a clean text that may be read wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def assemble(
         elements.append(Element(piece.kind, start, position, piece.level, piece.page, one_line(piece.context)))
         if shown.hidden or shown.invisible:
             flags += _flags(shown, start)
+        flags += [Flag("doubtful_reading", start + first, start + last) for first, last in piece.doubtful]
     return _document("".join(texts), elements, flags, mime_type, (title, warnings, invisible))
 
 

@@ -80,7 +80,7 @@ def test_pages_without_text_are_named() -> None:
 
 
 def test_a_scan_is_empty_and_says_why() -> None:
-    with pytest.raises(EmptyDocument, match="none of the PDF's 2 pages.*OCR is not enabled"):
+    with pytest.raises(EmptyDocument, match="none of the PDF's 2 pages.*CITADEL_OCR=on"):
         parse(written([[], []]), "application/pdf")
 
 
