@@ -2,8 +2,9 @@
 
     python -m bench.ocr [--data ../shared/data] [--pages 40] [--dpi 200] [--languages eng] [--json]
 
-The pages are a fixed sample of those that hold at least 100 words in ASCII letters, at most two a document. Recall is the share of a
-page's words, as often as they stand there, that are read; precision the share of what is read that stands there.
+The pages are a fixed sample of those that hold at least 100 words in ASCII letters, at most two a document. Recall is
+the share of a page's words, as often as they stand there, that are read; precision the share of what is read that
+stands there.
 "Doubted" is the share of wrongly read words that carry the flag `doubtful_reading`, and of rightly read ones.
 """
 

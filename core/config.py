@@ -58,6 +58,7 @@ class Settings:
     attachments: int = 100  # of a message and all below it that become documents of their own; 0: none
     attachment_bytes: int = 32 * 2**20  # of one of them, and of all that come with one message
     attachment_depth: int = 3  # how far below the topmost message: a file in an attached message is at 2
+    sheet_cells: int = 500_000  # of a workbook or table; rows behind them are left out, which a warning says
     ocr: str = "off"  # on: pages and pictures without text are read by tesseract, which must be installed
     ocr_languages: str = "eng"  # of the text on them, as tesseract names them: eng+deu
     ocr_page_seconds: float = 20.0

@@ -87,6 +87,7 @@ class Element:
     level: int = 0  # headings: 1 is the topmost
     page: int | None = None  # first page is 1; None where the format has no pages
     context: str = ""  # what repeats for each piece of it, e.g. a table's header row or a sheet's name
+    row: int | None = None  # of a sheet: the row that its first line is; each further line is the next one
 
 
 FlagKind = Literal[

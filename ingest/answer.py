@@ -143,7 +143,8 @@ def _string(value: Any) -> str:
 
 def _check_element(element: Element, least: int, end: int) -> None:
     """Raises ValueError unless it is of a known kind and lies behind the one before it, within the text."""
-    numbers = (element.start, element.end, element.level, 0 if element.page is None else element.page)
+    optional = (0 if number is None else number for number in (element.page, element.row))
+    numbers = (element.start, element.end, element.level, *optional)
     if element.kind not in _KINDS or any(type(number) is not int or number < 0 for number in numbers):
         raise ValueError("element")
     if not least <= element.start < element.end <= end or element.page == 0:

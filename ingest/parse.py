@@ -36,7 +36,13 @@ PARSERS: dict[str, Parser] = {
 }
 
 # Those that need to know what a document may cost.
-_LIMITED = {pdf.MIME_TYPE: pdf.parse_pdf, **dict.fromkeys(picture.MIME_TYPES, picture.parse_picture)}
+_LIMITED = {
+    pdf.MIME_TYPE: pdf.parse_pdf,
+    table.XLSX: table.parse_xlsx,
+    "text/csv": table.parse_csv,
+    "text/tab-separated-values": table.parse_csv,
+    **dict.fromkeys(picture.MIME_TYPES, picture.parse_picture),
+}
 
 _LIBRE_OFFICE = "the old binary format needs LibreOffice, which is not used here; save it as {} and submit that"
 # Types that people do submit, and what they can do about them.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from core.records import ChunkRow, Citation, FusedCandidate, Passage
+from core.rows import joined_rows
 from store.documents import Span
 
 MERGED = 3  # chunks that one passage may be of: some 600 tokens, a page
@@ -195,10 +196,12 @@ def flags_of(chunks: Sequence[ChunkRow]) -> tuple[str, ...]:
 
 
 def _shared_path(chunks: Sequence[ChunkRow]) -> tuple[str, ...]:
-    """The headings that all of them stand under. (A list each, as the driver reads it.)"""
+    """The headings that all of them stand under, which come as lists; of a sheet, the rows from first to last."""
     path: list[str] = []
     for headings in zip(*(row.heading_path for row in chunks), strict=False):
         if len(set(headings)) > 1:
+            rows = joined_rows(headings)
+            path += [rows] if rows else []
             break
         path.append(headings[0])
     return tuple(path)

@@ -21,6 +21,7 @@ def limits_of(settings: Settings) -> ParseLimits:
     more = settings.ocr_seconds if reads else 0.0
     return ParseLimits(
         cpu_seconds=usual.cpu_seconds + int(more), wall_seconds=usual.wall_seconds + more,
+        cells=settings.sheet_cells,
         ocr_languages=settings.ocr_languages if reads else "", ocr_page_seconds=settings.ocr_page_seconds,
         ocr_seconds=settings.ocr_seconds, ocr_pixels=settings.ocr_pixels,
         attachments=settings.attachments, attachment_bytes=settings.attachment_bytes,
