@@ -61,7 +61,7 @@ class Settings:
     sheet_cells: int = 500_000  # of a workbook or table; rows behind them are left out, which a warning says
     ocr: str = "off"  # on: pages and pictures without text are read by tesseract, which must be installed
     ocr_languages: str = "eng"  # of the text on them, as tesseract names them: eng+deu
-    ocr_page_seconds: float = 20.0
+    ocr_page_seconds: float = 30.0
     ocr_seconds: float = 300.0  # for all pages of a document; those left then are named in a warning
     ocr_pixels: int = 25_000_000  # of a page; A4 at 300 dpi has 8.7 million
     blob_grace_s: float = 86_400.0  # bytes that no version names are deleted when they are older

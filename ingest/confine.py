@@ -53,7 +53,7 @@ class ParseLimits:
     attachment_depth: int = 3  # how far below the topmost message they may hang
     cells: int = 500_000  # of a workbook or table, that are not empty; rows behind them are cut
     ocr_languages: str = ""  # that text on pictures is in, as tesseract names them; empty: it is not read
-    ocr_page_seconds: float = 20.0
+    ocr_page_seconds: float = 30.0
     ocr_seconds: float = 300.0  # for all pages; of processor or wall time; the limits above must leave room for it
     ocr_pixels: int = 25_000_000  # of one page; A4 at 300 dpi has 8.7 million
 
