@@ -49,6 +49,7 @@ class _Body:
     refused: list[RefusedAttachment] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     encrypted: bool = False
+    files_only: bool = False  # its text is told already, by an alternative before it
 
 
 def parse_eml(content: bytes) -> ParsedDocument:
@@ -116,7 +117,8 @@ def _walk(part: Message, body: _Body, depth: int) -> None:
         for child in part.get_payload():
             _walk(child, body, depth)  # type: ignore[arg-type]  # is_multipart: they are messages
     elif part.get_content_maintype() in ("text", "multipart") and not attached:
-        body.pieces += _text_pieces(part, kind, body)  # a multipart without parts is the text that a sender mislabelled
+        # a multipart without parts is the text that a sender mislabelled
+        body.pieces += [] if body.files_only else _text_pieces(part, kind, body)
     elif kind not in _SIGNATURES and not _is_inline_image(part):
         _attach(part, kind, name, body)
 
@@ -161,9 +163,9 @@ def _walk_message(message: Message, body: _Body, depth: int) -> None:
 
 def _walk_alternatives(part: Message, body: _Body, depth: int) -> None:
     """The first alternative that holds text, in the order of the sender, plainest first; the attachments of all."""
-    told = False
+    told = body.files_only
     for child in part.get_payload() if part.is_multipart() else ():
-        attempt = _Body(encrypted=body.encrypted)
+        attempt = _Body(encrypted=body.encrypted, files_only=told)
         _walk(child, attempt, depth)  # type: ignore[arg-type]  # is_multipart: they are messages
         body.attachments += attempt.attachments  # some programs attach files within the alternative in HTML
         body.refused += attempt.refused

@@ -219,3 +219,15 @@ def test_what_a_reply_quotes_stands_under_its_own_heading() -> None:
         ("paragraph", 0, "On it."),
     ]
     assert document.title == "Trip"
+
+
+def test_a_broken_alternative_behind_one_that_is_told_costs_nothing() -> None:
+    raw = (
+        b"From: a@b.example\nContent-Type: multipart/alternative; boundary=x\n\n"
+        b"--x\nContent-Type: text/plain\n\nThe plain one.\n"
+        b"--x\nContent-Type: text/html\n\n<table><tr><td colspan=2>\x0b\x1a&#1;</td></tr></table>\n"
+        b"--x\nContent-Type: application/pdf; name=a.pdf\nContent-Transfer-Encoding: base64\n\nJVBERi0=\n--x--\n"
+    )
+    document = parse(raw, "message/rfc822")
+    assert texts(document) == ["From: a@b.example", "The plain one."]
+    assert document.attachments == (Attachment("a.pdf", "application/pdf", b"%PDF-"),)
