@@ -17,6 +17,7 @@ from ingest.pipeline import Pipeline
 from ingest.sandbox import ParseLimits, ParserSandbox
 from store import attachments, documents, operations
 from store.pool import writing
+from tests.conftest import Api
 from tests.integration.conftest import ANA, BEN, Site
 from tests.integration.rows import fetch
 
@@ -247,3 +248,29 @@ def test_a_long_name_of_the_message_is_cut_and_told_apart() -> None:
     one, other = (attachments.external_id("x" * 1024 + end, file) for end in "ab")
     assert one != other and len(one) <= submit.MAX_EXTERNAL_ID and len(one.encode()) <= submit.MAX_EXTERNAL_ID_BYTES
     assert one.count("#") == 1
+
+
+def test_the_api_names_the_message_and_keeps_its_labels(api: Api, pipeline: Pipeline) -> None:
+    world = api.world
+    world.groups({"group:staff": [BEN]})
+    key = api.key("app", "search", "ingest", "act_for")
+    body = {"external_id": "mail/1", "text": message("Trip", "See the file.", BUDGET).decode(),
+            "labels": {"allow": ["group:staff"]}, "mime_type": MAIL}  # fmt: skip
+    sent = api.http.post("/v1/documents", json=body, headers=key).json()
+    for _ in range(2):
+        for (job_id,) in fetch(world, "SELECT id FROM jobs WHERE state = 'accepted'"):
+            attempt(pipeline, job_id)
+    child = fetch(world, "SELECT id FROM documents WHERE parent_id IS NOT NULL")[0][0]
+    for person, told in ((BEN, sent["document_id"]), (ANA, None)):
+        who = key | {"X-Citadel-Act-For": person}
+        passages = api.http.post("/v1/search", json={"query": "train"}, headers=who).json()["passages"]
+        cited = {p["citation"]["title"]: p["citation"] for p in passages}
+        assert ("budget.csv" in cited) == (told is not None)
+        if told:
+            assert (cited["budget.csv"]["attached_to"], cited["budget.csv"]["attached_to_title"]) == (told, "Trip")
+            assert cited["Trip"]["attached_to"] is None
+        answer = api.http.get(f"/v1/documents/{child}", headers=who)
+        assert answer.json().get("attached_to") == told and answer.status_code == (200 if told else 404)
+    open_it = {"allow": ["public"], "deny": [], "classification": "internal"}
+    refused = api.http.put(f"/v1/documents/{child}/labels", json=open_it, headers=key)
+    assert refused.status_code == 400 and "its message" in refused.json()["detail"]

@@ -208,7 +208,7 @@ MUTANTS = (
     _code("anybody relabels an attachment", "store/documents.py",
           "    if document.parent_id is not None:\n", "    if False:\n"),
     _code("a name is taken for an attachment", "store/attachments.py",
-          "ON CONFLICT (source_id, external_id) DO NOTHING", "ON CONFLICT (source_id, external_id) DO UPDATE SET uri = ''"),
+          "(source_id, external_id) DO NOTHING", "(source_id, external_id) DO UPDATE SET uri = ''"),
     Mutant("attachments under labels of their own", sql="ALTER TABLE documents DROP CONSTRAINT documents_parent;"),
     _code("vectors do not move", "store/documents.py",
           "    changes.move_vectors(conn, tenant_id, document.id, label_set_id)\n", ""),
