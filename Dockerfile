@@ -23,9 +23,9 @@ ENV PATH=/opt/citadel/bin:$PATH \
     HOME=/tmp \
     CITADEL_STATE=/data/state \
     CITADEL_BLOB_URL=file:///data/blobs
-# Sources of the kind git are fetched by the program itself.
+# Sources of the kind git are fetched by the program itself; tesseract reads scans where CITADEL_OCR=on.
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends git \
+ && apt-get install --yes --no-install-recommends git tesseract-ocr tesseract-ocr-eng \
  && rm -rf /var/lib/apt/lists/*
 # Named volumes take their owner from these folders when they are first mounted.
 RUN groupadd --gid 10001 citadel \

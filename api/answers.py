@@ -24,7 +24,7 @@ DOCUMENT_EXAMPLE: dict[str, Any] = {
     "document_id": DOCUMENT, "source": "api", "external_id": "handbook/travel.md", "title": "Travel policy",
     "uri": None, "version": 1, "latest_version": 1, "mime_type": "text/markdown", "language": "en",
     "metadata": {"team": "ops"},
-    "labels": LABELS, "created_at": WHEN, "updated_at": WHEN,
+    "labels": LABELS, "created_at": WHEN, "updated_at": WHEN, "attached_to": None,
 }  # fmt: skip
 JOB_EXAMPLE: dict[str, Any] = {
     "job_id": JOB,
@@ -64,7 +64,7 @@ SEARCH_EXAMPLE: dict[str, Any] = {
          "citation": {"marker": "[1]", "document_id": DOCUMENT, "external_id": "handbook/travel.md", "version": 1,
                       "title": "Travel policy", "uri": None, "page": None, "heading_path": ["Travel", "Booking"],
                       "start": 0, "end": 19, "content_hash": "9f2c…", "superseded_by": None,
-                      "copies": 0},
+                      "copies": 0, "attached_to": None, "attached_to_title": None},
          "scores": {"fused": 0.93, "dense": 0.61, "lexical": 7.2}, "flags": []},
     ],
     "context": "[1] Travel policy, Travel > Booking\nFlights are booked.",
@@ -114,6 +114,7 @@ class DocumentOut(BaseModel):
     labels: LabelsIn | None = None
     created_at: datetime
     updated_at: datetime
+    attached_to: UUID | None
 
     model_config = _example(DOCUMENT_EXAMPLE)
 
@@ -273,6 +274,8 @@ class CitationOut(BaseModel):
     content_hash: str
     superseded_by: UUID | None
     copies: int  # other documents that say the same and that the caller may see, counted up to 100
+    attached_to: UUID | None
+    attached_to_title: str | None
 
 
 class PassageOut(BaseModel):
@@ -343,6 +346,7 @@ def document_out(document: Document, with_labels: bool) -> DocumentOut:
         labels=labels_out(document.labels) if with_labels else None,
         created_at=document.created_at,
         updated_at=document.updated_at,
+        attached_to=document.attached_to,
     )
 
 

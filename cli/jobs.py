@@ -139,7 +139,12 @@ def _meant(store: Store, tenant_id: UUID, choice: dict[str, str | None], states:
 def _row(job: Job) -> dict[str, Any]:
     tries = f"{job.attempts}" + (f" (+{job.faults} waited)" if job.faults else "")
     return {"job": job.id, "kind": job.kind, "state": job.state, "age": _ago(job.created_at), "attempts": tries,
-            "next try": _ahead(job.next_try_at), "reason": job.error}  # fmt: skip
+            "next try": _ahead(job.next_try_at), "reason": job.error or _refused(job)}  # fmt: skip
+
+
+def _refused(job: Job) -> str:
+    """Which attachments became no documents, and why."""
+    return "; ".join(f"{each['name']}: {each['code']}" for each in job.detail.get("refused", ()))
 
 
 def _ago(at: datetime) -> str:

@@ -59,6 +59,15 @@ class Settings:
         "flag"  # what is done about personal data and secrets, by kind: flag,card=mask,private_key=quarantine
     )
     phone_region: str = "US"  # ISO 3166 country of phone numbers that are written without a country code
+    attachments: int = 100  # of a message and all below it that become documents of their own; 0: none
+    attachment_bytes: int = 32 * 2**20  # of one of them, and of all that come with one message
+    attachment_depth: int = 3  # how far below the topmost message: a file in an attached message is at 2
+    sheet_cells: int = 500_000  # of a workbook or table; rows behind them are left out, which a warning says
+    ocr: str = "off"  # on: pages and pictures without text are read by tesseract, which must be installed
+    ocr_languages: str = "eng"  # of the text on them, as tesseract names them: eng+deu
+    ocr_page_seconds: float = 30.0
+    ocr_seconds: float = 300.0  # for all pages of a document; those left then are named in a warning
+    ocr_pixels: int = 25_000_000  # of a page; A4 at 300 dpi has 8.7 million
     blob_grace_s: float = 86_400.0  # bytes that no version names are deleted when they are older
 
     def blob_store_url(self) -> str:

@@ -28,6 +28,7 @@ CitadelError
     │   └── VersionConflict   the document moved on since the caller read it
     ├── Unparseable           the file yields no text
     │   ├── UnsupportedType · EmptyDocument · EncryptedDocument · CorruptDocument
+    │   ├── OcrUnavailable    tesseract or its language is not installed
     │   └── ParserLimit       memory, time or size, and ParserCrashed
     ├── SensitiveContent      the tenant's policy keeps what the file holds out of the index
     ├── MassDelete            a refresh would delete more than its source allows
@@ -249,6 +250,12 @@ class CorruptDocument(Unparseable):
     """The file is truncated or is not what its type promises."""
 
     code = "corrupt_document"
+
+
+class OcrUnavailable(Unparseable):
+    """The file is a picture of text, and tesseract or its language is not installed."""
+
+    code = "ocr_unavailable"
 
 
 class ParserLimit(Unparseable):

@@ -88,11 +88,13 @@ class Element:
     level: int = 0  # headings: 1 is the topmost
     page: int | None = None  # first page is 1; None where the format has no pages
     context: str = ""  # what repeats for each piece of it, e.g. a table's header row or a sheet's name
+    row: int | None = None  # of a sheet: the row that its first line is; each further line is the next one
 
 
 UnseenKind = Literal[
     "hidden_text",  # white, tiny, clear or off the page: a reader of the file does not see it
     "invisible_characters",  # zero-width, direction and tag characters were taken out beside it
+    "doubtful_reading",  # words on a picture that OCR was not sure of
 ]
 FlagKind = UnseenKind | Kind  # and personal data and secrets, or the mask that stands for them
 
@@ -104,6 +106,34 @@ class Flag:
     kind: FlagKind
     start: int
     end: int
+
+
+AttachmentCode = Literal[
+    "attachments_off",  # the installation takes none
+    "attachment_count",
+    "attachment_size",  # of one, or of all in a message
+    "attachment_depth",  # it hangs too far below the topmost message
+    "attachment_unread",  # it holds no bytes, or the message only refers to it
+    "attachment_name_taken",  # a document of another origin has its name
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that came within another, to be a document of its own."""
+
+    name: str  # the file's, never a path; may be empty
+    mime_type: str | None  # as the message declares it
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedAttachment:
+    """A file within another that becomes no document, and why."""
+
+    name: str
+    code: AttachmentCode
+    reason: str  # with what to do about it
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +174,8 @@ class ParsedDocument:
     language: str | None = None  # ISO 639, told from the text; None where it tells too little
     screening: Screening | None = None  # None: it was not looked through
     fingerprint: Fingerprint | None = None  # of the text as it is here; None: upkeep makes it
+    attachments: tuple[Attachment, ...] = ()
+    refused: tuple[RefusedAttachment, ...] = ()  # attachments that are over a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +236,7 @@ class Document:
     metadata: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+    attached_to: UUID | None = None  # the message that it came with
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +382,8 @@ class ChunkRow:
     heading_path: tuple[str, ...]
     tokens: int
     text: str
+    parent_id: UUID | None = None  # the message that it is an attachment of
+    parent_name: str | None = None  # that one's title, else its external id
     successor: str | None = None  # external id of the newer document of its source that its metadata names
     superseded_by: UUID | None = None  # that document, where the reader sees it too
     flags: tuple[str, ...] = ()  # kinds of what its reader should know, e.g. hidden_text
@@ -381,6 +416,8 @@ class Citation:
     content_hash: str  # sha256 of the passage's UTF-8 bytes
     superseded_by: UUID | None = None  # the newer document, where the caller may see it
     copies: int = 0  # other documents that say the same and that the caller may see, counted up to 100
+    attached_to: UUID | None = None  # the message that the document came with
+    attached_to_title: str | None = None  # that one's title, else its external id
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from core.errors import Misconfigured
 from core.records import Chunk, ParsedDocument
+from core.rows import row_range
 from ingest.chunk_llama import node_segments
 from ingest.flags import flagged
-from ingest.outline import Part, Place, locate, outline, shared_headings
+from ingest.outline import Part, Place, SheetRows, locate, outline, shared_headings
 from ingest.split import Limit, Segment, Source, Tokenizer, fitting_end, measure, settle, split_span
 
 STRUCTURE = "structure"
@@ -87,20 +88,26 @@ def _chunks(
     source: Source, parts: Sequence[Part], spans: Sequence[Segment], title: str | None, budget: ChunkBudget
 ) -> tuple[Chunk, ...]:
     """The spans as chunks, numbered, with the pages, headings and prefix that follow from the parts below them."""
-    return tuple(_chunk(source, parts, ordinal, span, title, budget) for ordinal, span in enumerate(spans))
+    rows = SheetRows(source.text, parts)
+    return tuple(
+        _chunk(source, parts, ordinal, span, title, budget, rows.within(span.start, span.end))
+        for ordinal, span in enumerate(spans)
+    )
 
 
 def _chunk(
-    source: Source, parts: Sequence[Part], ordinal: int, span: Segment, title: str | None, budget: ChunkBudget
-) -> Chunk:
+    source: Source, parts: Sequence[Part], ordinal: int, span: Segment, title: str | None, budget: ChunkBudget,
+    rows: tuple[int, int] | None,
+) -> Chunk:  # fmt: skip
     place = locate(parts, span.start, span.end)
+    where = () if rows is None else (row_range(*rows),)
     return Chunk(
         ordinal=ordinal,
         start=span.start,
         end=span.end,
         page_start=place.page_start,
         page_end=place.page_end,
-        heading_path=tuple(heading.title for heading in place.headings),
+        heading_path=(*(heading.title for heading in place.headings), *where),
         embed_prefix=_prefix(source, place, span, title, budget),
         tokens=span.tokens,
     )

@@ -48,6 +48,17 @@ class ParseLimits:
     output_bytes: int = 64 * 1024**2  # of the answer, and of any file it writes
     input_bytes: int = 128 * 1024**2
     pages: int = 5000
+    attachments: int = 100  # files of a message that become documents; 0: none does
+    attachment_bytes: int = 32 * 1024**2  # of one of them, and of all that come with one message
+    attachment_depth: int = 3  # how far below the topmost message they may hang
+    cells: int = 500_000  # of a workbook or table, that are not empty; rows behind them are cut
+    ocr_languages: str = ""  # that text on pictures is in, as tesseract names them; empty: it is not read
+    ocr_page_seconds: float = 30.0
+    ocr_seconds: float = 300.0  # for all pages; of processor or wall time; the limits above must leave room for it
+    ocr_pixels: int = 25_000_000  # of one page; A4 at 300 dpi has 8.7 million
+
+
+USUAL = ParseLimits()
 
 
 @dataclass(frozen=True, slots=True)

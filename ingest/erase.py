@@ -38,7 +38,7 @@ def erase(
     request_id: UUID | None = None,
     hold: Callable[[Conn], None] = lambda conn: None,
 ) -> Erased:
-    """Hide and erase a document, whoever asks: `by` is who, and `acting_for` for whom.
+    """Hide and erase a document and its attachments, whoever asks: `by` is who, and `acting_for` for whom.
 
     The transaction that takes it away is made under `hold`.
     Raises NotFound, VersionConflict, StoreUnavailable: then nothing is changed. What fails after the document is gone
@@ -47,13 +47,17 @@ def erase(
     with writing(store) as conn:
         hold(conn)
         taken = erasures.take_away(conn, tenant_id, document_id, by, expected, request_id, acting_for)
+    family = (*taken.below, taken)
     try:
-        _finish(store, blobs, tenant_id, document_id, taken.blob_keys)
+        for each in family:
+            _finish(store, blobs, tenant_id, each.document_id, each.blob_keys)
         finished = True
     except Retryable as error:
         log.warning("document %s is gone from every reader, but not all of it is erased yet: %s", document_id, error)
         finished = False
-    return Erased(document_id, taken.blob_keys, taken.chunk_ids, finished)
+    keys = tuple(key for each in family for key in each.blob_keys)
+    chunk_ids = tuple(chunk_id for each in family for chunk_id in each.chunk_ids)
+    return Erased(document_id, keys, chunk_ids, finished)
 
 
 def finish_erasures(store: Store, blobs: BlobStore, older_than_s: float = LEFT_ALONE_S) -> int:

@@ -31,6 +31,7 @@ class Part:
     headings: tuple[Heading, ...]  # outermost first; of a heading: itself last
     page: int | None
     context: str
+    row: int | None  # of a sheet, of its first line
     own: tuple[int, int] | None  # the element itself, to which its page belongs; None where no element holds the text
 
 
@@ -57,7 +58,7 @@ def outline(parsed: ParsedDocument) -> tuple[Part, ...]:
             title = heading_title(parsed.text[element.start : element.end])
             headings = (*(heading for heading in headings if heading.level < level), Heading(title, level, span[0]))
         own = trim(parsed.text, element.start, element.end) if is_own else None
-        parts.append(Part(element.kind, *span, headings, element.page, element.context, own))
+        parts.append(Part(element.kind, *span, headings, element.page, element.context, element.row, own))
     return tuple(parts)
 
 
@@ -98,6 +99,31 @@ def shared_headings(parts: Sequence[Part]) -> tuple[Heading, ...]:
         while headings[: len(shared)] != shared:
             shared = shared[:-1]
     return shared
+
+
+class SheetRows:
+    """Which rows of a sheet a span holds."""
+
+    def __init__(self, text: str, parts: Sequence[Part]) -> None:
+        self._text = text
+        self._parts = [part for part in parts if part.kind != "heading"]
+        self._ends: dict[int, list[int]] = {}  # by a part's start: where its lines end
+
+    def within(self, start: int, end: int) -> tuple[int, int] | None:
+        """The first and the last row; None where it holds anything else, or rows of more than one sheet."""
+        first = bisect_right(self._parts, start, key=lambda part: part.end)
+        touched = self._parts[first : bisect_left(self._parts, end, key=lambda part: part.start)]
+        if any(part.row is None for part in touched) or len({part.headings for part in touched}) != 1:
+            return None
+        return self._row(touched[0], start), self._row(touched[-1], end - 1)
+
+    def _row(self, part: Part, place: int) -> int:
+        assert part.row is not None
+        ends = self._ends.get(part.start)
+        if ends is None:
+            ends = [found.start() for found in re.finditer("\n", self._text[part.start : part.end])]
+            self._ends[part.start] = ends
+        return part.row + bisect_left(ends, max(place - part.start, 0))
 
 
 def _covering(parsed: ParsedDocument) -> Iterator[tuple[Element, bool, int, int]]:

@@ -6,13 +6,13 @@ from functools import partial
 
 from core.errors import CitadelError, CorruptDocument, ParserLimit
 from core.records import ParsedDocument
-from ingest.parsers import book, docx, mail, markdown, markup, pdf, plain, pptx, table
+from ingest.confine import USUAL, ParseLimits
+from ingest.parsers import book, docx, mail, markdown, markup, pdf, picture, plain, pptx, table
+from ingest.parsers.attached import within
 from ingest.parsers.samples import samples
 from ingest.sniff import sniff, unsupported
 
 Parser = Callable[[bytes], ParsedDocument]
-
-MAX_PAGES = 5000
 
 PARSERS: dict[str, Parser] = {
     "text/plain": plain.parse_text,
@@ -35,9 +35,19 @@ PARSERS: dict[str, Parser] = {
     book.ODT: book.parse_odt,
 }
 
+# Those that need to know what a document may cost.
+_LIMITED = {
+    pdf.MIME_TYPE: pdf.parse_pdf,
+    table.XLSX: table.parse_xlsx,
+    "text/csv": table.parse_csv,
+    "text/tab-separated-values": table.parse_csv,
+    **dict.fromkeys(picture.MIME_TYPES, picture.parse_picture),
+}
+
 _LIBRE_OFFICE = "the old binary format needs LibreOffice, which is not used here; save it as {} and submit that"
 # Types that people do submit, and what they can do about them.
 REFUSED = {
+    **dict.fromkeys(picture.MIME_TYPES, "it is a picture; the text on pictures is read with CITADEL_OCR=on"),
     "application/msword": _LIBRE_OFFICE.format("docx"),
     "application/vnd.ms-powerpoint": _LIBRE_OFFICE.format("pptx"),
     "application/vnd.ms-excel": _LIBRE_OFFICE.format("xlsx"),
@@ -49,10 +59,10 @@ REFUSED = {
 
 
 def parse_file(
-    content: bytes, filename: str | None = None, declared: str | None = None, max_pages: int = MAX_PAGES
+    content: bytes, filename: str | None = None, declared: str | None = None, limits: ParseLimits = USUAL
 ) -> ParsedDocument:
     """The canonical text of a file of any type; raises the errors under Unparseable."""
-    return parse(content, sniff(content, filename, declared), max_pages)
+    return parse(content, sniff(content, filename, declared), limits)
 
 
 def warm() -> None:
@@ -61,17 +71,17 @@ def warm() -> None:
         parse_file(content, declared=declared)
 
 
-def parse(content: bytes, mime_type: str, max_pages: int = MAX_PAGES) -> ParsedDocument:
+def parse(content: bytes, mime_type: str, limits: ParseLimits = USUAL) -> ParsedDocument:
     """The canonical text of a file whose type `ingest.sniff.sniff` told.
 
     Raises the errors under Unparseable and no others: what a library raises means that the file is not what its type
     promises. The message names the library's error but not its text, which may quote the document.
     """
-    parser = partial(pdf.parse_pdf, max_pages=max_pages) if mime_type == pdf.MIME_TYPE else PARSERS.get(mime_type)
-    if parser is None:
+    parser = partial(_LIMITED[mime_type], limits=limits) if mime_type in _LIMITED else PARSERS.get(mime_type)
+    if parser is None or (mime_type in picture.MIME_TYPES and not limits.ocr_languages):
         raise unsupported(mime_type, REFUSED.get(mime_type, ""))
     try:
-        return replace(parser(content), mime_type=mime_type)
+        return within(replace(parser(content), mime_type=mime_type), limits)
     except CitadelError:
         raise
     except MemoryError as error:

@@ -25,7 +25,7 @@ from core.records import ParsedDocument
 from ingest.answer import pack_document, pack_error
 from ingest.confine import Isolation, ParseLimits, close_off, die_with_parent, isolation, leave_network, limit
 
-Entry = Callable[[bytes, str | None, str | None, int], ParsedDocument]
+Entry = Callable[[bytes, str | None, str | None, ParseLimits], ParsedDocument]
 
 HEADER_BYTES = 64 * 1024
 
@@ -145,7 +145,7 @@ def _pack(entry: Entry, header: dict[str, Any], limits: ParseLimits, content: in
     """The answer; anything but a refusal or a want of memory ends the process, which the worker hears of."""
     try:
         with os.fdopen(content, "rb") as file:
-            document = entry(file.read(), header["filename"], header["declared"], limits.pages)
+            document = entry(file.read(), header["filename"], header["declared"], limits)
         packed = pack_document(document)
         if len(packed) > limits.output_bytes:
             raise ParserLimit(f"the file's text takes {len(packed)} bytes; {limits.output_bytes} are allowed")

@@ -1,8 +1,7 @@
 """Ingestion, top to bottom: from a claimed job to a version that readers see."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +9,9 @@ import numpy.typing as npt
 
 from core.records import Chunk, Lease, ParsedDocument, Profile
 from core.sensitive import Policy, read_policy
+from ingest.attachments import bring_in, keep
 from ingest.chunk import ChunkBudget, chunk, embedded_text
+from ingest.clock import Clock
 from ingest.heartbeat import heartbeat
 from ingest.prepare import prepare
 from ingest.sandbox import ParserSandbox
@@ -89,7 +90,7 @@ def draft(pipeline: Pipeline, lease: Lease, profile: Profile, embedder: Embedder
             jobs.finish(conn, lease, None, {"superseded": True})
             return []
         policy = policies.in_force(conn, document_id, pipeline.policy)
-    clock = _Clock()
+    clock = Clock()
     with clock.stage("fetch"):
         content = pipeline.blobs.get(wanted.blob_key)
     with clock.stage("parse"):
@@ -106,7 +107,7 @@ def draft(pipeline: Pipeline, lease: Lease, profile: Profile, embedder: Embedder
 
 def embedded(embedder: Embedder, drafts: Sequence[Draft]) -> Iterator[tuple[Draft, Vectors, Sequence[bytes]]]:
     """Each draft with its chunks' vectors and codes; the time that all took is shared out by chunks."""
-    clock = _Clock()
+    clock = Clock()
     with clock.stage("embed"):
         vectors, codes = embedder.embed_documents_with_tokens([text for made in drafts for text in made.texts()])
     end = 0
@@ -117,23 +118,13 @@ def embedded(embedder: Embedder, drafts: Sequence[Draft]) -> Iterator[tuple[Draf
 
 
 def publish(pipeline: Pipeline, made: Draft, profile: Profile, vectors: Vectors, codes: Sequence[bytes]) -> None:
-    """Make the version the one that readers see. Raises LeaseLost; ProfileMoved, to be done again for another one."""
+    """Make the version the one that readers see, and its attachments documents below it.
+
+    Raises LeaseLost; ProfileMoved, to be done again for another one.
+    """
     with writing(pipeline.store) as conn:
         jobs.set_state(conn, made.lease, "indexing")
+    carried = keep(pipeline.blobs, made.parsed.attachments)
     with writing(pipeline.store) as conn:
-        chunks.publish(conn, made.lease, profile.id, made.parsed, made.pieces, vectors, made.ms, codes)
-
-
-@dataclass(frozen=True, slots=True)
-class _Clock:
-    """Milliseconds by stage."""
-
-    ms: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.ms[name] = round((time.perf_counter() - started) * 1000, 1)
+        if chunks.publish(conn, made.lease, profile.id, made.parsed, made.pieces, vectors, made.ms, codes):
+            bring_in(conn, pipeline.blobs, made.lease, carried, made.parsed, pipeline.parser.limits)

@@ -38,6 +38,7 @@ _ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
     "UNSTRUCTURED_DISABLE_NOTICE": "1",
     "HF_HUB_OFFLINE": "1",
+    "OMP_THREAD_LIMIT": "1",
     "OMP_NUM_THREADS": "1",  # a second thread would forbid namespaces, and does not live through a fork
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -107,6 +108,11 @@ class ParserSandbox:
                 return self._attempt(content, header, limits)
             except _ZygoteDied as error:
                 raise ParserCrashed("the parser's parent process died twice over this file") from error
+
+    @property
+    def limits(self) -> ParseLimits:
+        """What a document may cost, unless its caller says otherwise."""
+        return self._limits
 
     @property
     def isolation(self) -> Isolation:

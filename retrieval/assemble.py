@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from core.records import ChunkRow, Citation, FusedCandidate, Passage, UnseenKind
+from core.rows import joined_rows
 from store.documents import Span
 
 MERGED = 3  # chunks that one passage may be of: some 600 tokens, a page
@@ -193,6 +194,8 @@ def _passage(rank: int, group: Group, text: str) -> Passage:
         content_hash=hashlib.sha256(text.encode()).hexdigest(),
         superseded_by=row.superseded_by,
         copies=row.copies.count if row.copies else 0,
+        attached_to=row.parent_id,
+        attached_to_title=row.parent_name,
     )
     score = group.best.fused if group.best.rerank is None else group.best.rerank
     return Passage(rank, score, text, citation, group.best, flags_of(group.chunks))
@@ -204,10 +207,12 @@ def flags_of(chunks: Sequence[ChunkRow]) -> tuple[str, ...]:
 
 
 def _shared_path(chunks: Sequence[ChunkRow]) -> tuple[str, ...]:
-    """The headings that all of them stand under. (A list each, as the driver reads it.)"""
+    """The headings that all of them stand under, which come as lists; of a sheet, the rows from first to last."""
     path: list[str] = []
     for headings in zip(*(row.heading_path for row in chunks), strict=False):
         if len(set(headings)) > 1:
+            rows = joined_rows(headings)
+            path += [rows] if rows else []
             break
         path.append(headings[0])
     return tuple(path)
@@ -216,6 +221,8 @@ def _shared_path(chunks: Sequence[ChunkRow]) -> tuple[str, ...]:
 def _in_context(passage: Passage) -> str:
     citation = passage.citation
     origin = [citation.title or citation.external_id]
+    if citation.attached_to_title is not None:
+        origin.append(f"attached to {citation.attached_to_title}")
     if citation.superseded_by is not None:
         origin.append("superseded")
     if citation.page is not None:

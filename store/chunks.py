@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from core.errors import Invalid, ProfileMoved
 from core.records import AccessScope, Chunk, ChunkRow, Lease, ParsedDocument, Place
-from store import changes, copies, jobs, policies, tokens
+from store import attachments, changes, copies, jobs, policies, tokens
 from store.filters import Value
 from store.pool import Conn
 
@@ -50,7 +50,8 @@ SET_TEXT = """
 """
 SUPERSEDE = "UPDATE versions SET state = 'superseded' WHERE document_id = %s AND version < %s AND state = 'pending'"
 FLIP = """
-    UPDATE documents d SET current_version = v.version, label_set_id = v.label_set_id, updated_at = now(),
+    UPDATE documents d SET current_version = v.version, updated_at = now(),
+        label_set_id = CASE WHEN d.parent_id IS NULL THEN v.label_set_id ELSE d.label_set_id END,
         title = coalesce(v.title, v.filename)
     FROM versions v WHERE d.id = %s AND v.document_id = d.id AND v.version = %s
 """
@@ -74,12 +75,13 @@ INDEXED_TEXTS = "SELECT id, embed_prefix, text FROM chunks WHERE id = ANY(%s)"
 ROWS = """
     SELECT c.id AS chunk_id, c.document_id, d.external_id, s.name AS source, c.version, d.title, d.uri, c.ordinal,
            c.start_offset AS start, c.end_offset AS "end", c.page_start, c.page_end, c.heading_path, c.tokens,
-           c.text, c.flags, d.metadata ->> 'superseded_by' AS successor
+           c.text, c.flags, d.parent_id, d.metadata ->> 'superseded_by' AS successor
     FROM chunks c
     JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
     JOIN sources s ON s.id = d.source_id
     WHERE c.id = ANY(%s::bigint[])
 """
+PARENTS = "SELECT id, coalesce(title, external_id) FROM documents WHERE id = ANY(%s)"
 # By itself, of values: joined to ROWS, row-level security keeps the name, which `->>` gives, from the index (15 ms).
 NEWER = """
     SELECT s.name, n.external_id, n.id FROM documents n JOIN sources s ON s.id = n.source_id
@@ -168,6 +170,7 @@ def publish(
         policies.drop_barred(conn, document_id, version, parsed.screening.policy)
     if parsed.fingerprint:
         copies.keep(conn, document_id, parsed.fingerprint)
+    attachments.follow(conn, lease.job.tenant_id, document_id)
     seq = changes.log(conn, lease.job.tenant_id, document_id, version, "index")
     ms = {**stage_ms, "index": round((time.perf_counter() - started) * 1000, 1)}
     pages = max((element.page or 0 for element in parsed.elements), default=0)
@@ -221,7 +224,17 @@ def read_rows(conn: Conn, chunk_ids: Sequence[int]) -> dict[int, ChunkRow]:
         # planned once a connection: planning takes longer than reading 50 rows
         found = cursor.execute(ROWS, (list(chunk_ids),), prepare=True, binary=True).fetchall()
     known = copies.told(conn, list({row.document_id for row in found}))
-    return {row.chunk_id: replace(row, copies=known.get(row.document_id)) for row in _with_newer(conn, found)}
+    told = [replace(row, copies=known.get(row.document_id)) for row in found]
+    return {row.chunk_id: row for row in _with_newer(conn, _with_parents(conn, told))}
+
+
+def _with_parents(conn: Conn, rows: list[ChunkRow]) -> list[ChunkRow]:
+    """The rows of attachments with the names of their messages."""
+    parents = list({row.parent_id for row in rows if row.parent_id is not None})
+    if not parents:
+        return rows
+    names: dict[UUID, str] = dict(conn.execute(PARENTS, (parents,)).fetchall())
+    return [replace(row, parent_name=names.get(row.parent_id)) if row.parent_id else row for row in rows]
 
 
 def _with_newer(conn: Conn, rows: list[ChunkRow]) -> list[ChunkRow]:

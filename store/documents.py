@@ -9,19 +9,19 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from core.errors import NotFound, Removed, VersionConflict
+from core.errors import Invalid, NotFound, Removed, VersionConflict
 from core.records import Document, Labels, Submission, Submitted
-from store import access, changes, jobs
+from store import access, attachments, changes, jobs
 from store.pool import Conn
 
 LOCK_OR_ADD = """
     INSERT INTO documents (tenant_id, source_id, external_id, label_set_id, title, uri, metadata)
     VALUES (%(tenant)s, %(source)s, %(external_id)s, %(labels)s, %(title)s, %(uri)s, %(metadata)s)
     ON CONFLICT (source_id, external_id) DO UPDATE SET updated_at = documents.updated_at
-    RETURNING id, label_set_id, current_version, latest_version
+    RETURNING id, label_set_id, current_version, latest_version, parent_id
 """
 LOCK = """
-    SELECT id, label_set_id, current_version, latest_version
+    SELECT id, label_set_id, current_version, latest_version, parent_id
     FROM documents WHERE tenant_id = %s AND id = %s FOR UPDATE
 """
 LATEST = "SELECT label_set_id, state, content_hash, blob_key FROM versions WHERE document_id = %s AND version = %s"
@@ -49,7 +49,8 @@ FREEZE_BLOB = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
 READ = """
     SELECT d.id, s.name, d.external_id, d.title, d.uri, d.current_version, d.latest_version, v.mime_type,
-           v.language, l.allow, l.deny, l.classification, d.metadata, d.created_at, d.updated_at
+           v.language, l.allow, l.deny, l.classification, d.metadata, d.created_at, d.updated_at,
+           d.parent_id
     FROM documents d
     JOIN sources s ON s.id = d.source_id
     JOIN label_sets l ON l.id = d.label_set_id
@@ -87,6 +88,7 @@ class _Locked:
     label_set_id: int
     current_version: int | None
     latest_version: int
+    parent_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def submit(
               "title": submission.title, "uri": submission.uri, "metadata": Jsonb(submission.metadata)}  # fmt: skip
     row = conn.execute(LOCK_OR_ADD, values).fetchone()
     assert row is not None
-    document = _Locked(*row)
+    document = _own(_Locked(*row))
     _check_expected(document, expected)
     digest = content_hash(submission, blob_key)
     latest = conn.execute(LATEST, (document.id, document.latest_version)).fetchone()
@@ -173,7 +175,7 @@ def narrow_labels(conn: Conn, tenant_id: UUID, document_id: UUID, labels: Labels
     """Close the document to all but whom both its own labels and these admit. A document that is gone is fine."""
     row = conn.execute(LOCK, (tenant_id, document_id)).fetchone()
     if row is not None:
-        document = _Locked(*row)
+        document = _own(_Locked(*row))
         old = access.labels_of(conn, document.label_set_id)
         if labels.classification not in access.scale_of(conn, tenant_id):  # nobody knows who may: nobody
             labels = Labels((), labels.deny, old.classification)
@@ -243,7 +245,13 @@ def _lock(conn: Conn, tenant_id: UUID, document_id: UUID) -> _Locked:
     row = conn.execute(LOCK, (tenant_id, document_id)).fetchone()
     if row is None:
         raise NotFound("there is no such document")
-    return _Locked(*row)
+    return _own(_Locked(*row))
+
+
+def _own(document: _Locked) -> _Locked:
+    if document.parent_id is not None:
+        raise Invalid("that is an attachment: its bytes and labels are those of its message; change that")
+    return document
 
 
 def _check_expected(document: _Locked, expected: int | None) -> None:
@@ -309,6 +317,7 @@ def _relabel(conn: Conn, tenant_id: UUID, document: _Locked, wanted: int) -> int
 def _move(conn: Conn, tenant_id: UUID, document: _Locked, label_set_id: int) -> int:
     conn.execute(SET_LABELS, (label_set_id, document.id))
     changes.move_vectors(conn, tenant_id, document.id, label_set_id)
+    attachments.follow(conn, tenant_id, document.id)
     return changes.log(conn, tenant_id, document.id, document.current_version, "relabel")
 
 

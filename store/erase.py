@@ -5,7 +5,7 @@ jobs lose what they say about it; the tombstone keeps what of this is still to d
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,9 +15,10 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from core.errors import NotFound, VersionConflict
-from store import audit, changes, tokens
+from store import attachments, audit, changes, tokens
 from store.pool import Conn
 
+NAMED = "SELECT external_id FROM documents WHERE id = ANY(%s)"
 NAMES = "SELECT source_id, external_id FROM documents WHERE tenant_id = %s AND id = %s"
 # Reports of refreshes name files. Before the document's lock: refreshes take both in this order.
 SCRUB_REPORTS = """
@@ -87,6 +88,7 @@ class Taken:
     erased_at: datetime
     blob_keys: tuple[str, ...]
     chunk_ids: tuple[int, ...]
+    below: tuple["Taken", ...] = ()  # its attachments, which go with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,16 @@ class Tombstone:
     erased_by: str
     finished: bool
     receipt: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Whom the audit names."""
+
+    tenant_id: UUID
+    by: str
+    acting_for: str | None
+    request_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +133,11 @@ def take_away(
     request_id: UUID | None = None,
     acting_for: str | None = None,
 ) -> Taken:
-    """Remove the document's rows, bury it, and record who did; after the commit no reader sees it.
+    """Remove the rows of the document and of its attachments, bury them, and record who did; after the commit no reader
+    sees them.
 
-    Call `finish` after the commit. Raises NotFound, and VersionConflict when `expected` is not the latest version.
+    Call `finish` for each after the commit. Raises NotFound, and VersionConflict when `expected` is not the latest
+    version.
     """
     names = conn.execute(NAMES, (tenant_id, document_id)).fetchone()
     if names is not None:
@@ -135,15 +149,26 @@ def take_away(
         raise NotFound("there is no such document")
     if expected is not None and expected != row[0]:
         raise VersionConflict(f"the document is at version {row[0]}, not {expected}: read it again")
+    attached = attachments.below(conn, document_id)
+    for (name,) in conn.execute(NAMED, (attached,)).fetchall():
+        conn.execute(SCRUB_JUDGEMENTS, {"tenant": tenant_id, "name": name})
+    told = _Told(tenant_id, by, acting_for, request_id)
+    below = tuple(_bury(conn, child, told) for child in attached)
+    return replace(_bury(conn, document_id, told), below=below)
+
+
+def _bury(conn: Conn, document_id: UUID, told: _Told) -> Taken:
+    names = conn.execute(NAMES, (told.tenant_id, document_id)).fetchone()
+    assert names is not None, "its row is held"
     keys = [str(key) for (key,) in conn.execute(BLOBS, (document_id,)).fetchall()]
     rows, chunk_ids = _delete_rows(conn, document_id)
-    seq = changes.log(conn, tenant_id, document_id, None, "delete")
-    digest = audit.keyed_hash(audit.hash_key(conn, tenant_id), "external_id", str(names[0]), names[1])
-    values = (document_id, tenant_id, names[0], digest, by, keys, Jsonb({"rows": asdict(rows), "seq": seq}))
+    seq = changes.log(conn, told.tenant_id, document_id, None, "delete")
+    digest = audit.keyed_hash(audit.hash_key(conn, told.tenant_id), "external_id", str(names[0]), names[1])
+    values = (document_id, told.tenant_id, names[0], digest, told.by, keys, Jsonb({"rows": asdict(rows), "seq": seq}))
     buried = conn.execute(BURY, values).fetchone()
     assert buried is not None
-    audit.add(conn, tenant_id, "delete", actor=by, acting_for=acting_for, resource=f"document:{document_id}",
-              request_id=request_id, detail=asdict(rows))  # fmt: skip
+    audit.add(conn, told.tenant_id, "delete", actor=told.by, acting_for=told.acting_for,
+              resource=f"document:{document_id}", request_id=told.request_id, detail=asdict(rows))  # fmt: skip
     return Taken(document_id, buried[0], tuple(keys), chunk_ids)
 
 

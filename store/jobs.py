@@ -90,6 +90,7 @@ RENEW = """
 """
 SET_STATE = "UPDATE jobs SET state = %s, updated_at = now() WHERE id = %s AND lease_token = %s"
 HELD = "SELECT FROM jobs WHERE id = %s AND lease_token = %s FOR UPDATE"
+ADD_DETAIL = "UPDATE jobs SET detail = detail || %s WHERE id = %s"
 FINISH = """
     UPDATE jobs SET state = 'done', attempts = greatest(attempts, 1), seq = %s, detail = detail || %s,
         error_code = NULL, error = NULL, lease_until = NULL, lease_token = NULL, updated_at = now()
@@ -276,6 +277,11 @@ def hold(conn: Conn, lease: Lease) -> None:
 def finish(conn: Conn, lease: Lease, seq: int | None, detail: dict[str, Any] | None = None) -> None:
     """The job is done; its effect is visible from `seq` on. Raises LeaseLost."""
     _must_hold(conn.execute(FINISH, (seq, Jsonb(detail or {}), lease.job.id, lease.token)).rowcount)
+
+
+def add_detail(conn: Conn, job_id: UUID, detail: dict[str, Any]) -> None:
+    """Say more about a job that this transaction has finished."""
+    conn.execute(ADD_DETAIL, (Jsonb(detail), job_id))
 
 
 def fail(conn: Conn, lease: Lease, code: str, reason: str) -> None:

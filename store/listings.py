@@ -36,7 +36,7 @@ BATCH = """
     SELECT l.external_id, l.fingerprint, l.note, d.id AS document_id, d.fingerprint AS seen_fingerprint, d.permissions,
            v.blob_key, d.latest_version
     FROM listed l
-    LEFT JOIN documents d ON d.source_id = l.source_id AND d.external_id = l.external_id
+    LEFT JOIN documents d ON d.source_id = l.source_id AND d.external_id = l.external_id AND d.parent_id IS NULL
     LEFT JOIN versions v ON v.document_id = d.id AND v.version = d.latest_version
     WHERE l.source_id = %(source)s AND (%(after)s::text IS NULL OR l.external_id > %(after)s)
     ORDER BY l.external_id LIMIT %(limit)s
@@ -46,12 +46,12 @@ ADVANCE = """
 """
 TOTAL = """
     SELECT count(*) FROM documents d JOIN listings h USING (source_id)
-    WHERE source_id = %s AND d.created_at < h.began_at
+    WHERE source_id = %s AND d.created_at < h.began_at AND d.parent_id IS NULL
 """
-# A document that came since the listing began is not missing from it.
+# A document that came since the listing began is not missing from it, nor is an attachment: it goes with its message.
 MISSING = """
     FROM documents d JOIN listings h ON h.source_id = d.source_id
-    WHERE d.source_id = %(source)s AND d.created_at < h.began_at
+    WHERE d.source_id = %(source)s AND d.created_at < h.began_at AND d.parent_id IS NULL
       AND NOT EXISTS (SELECT FROM listed l WHERE l.source_id = d.source_id AND l.external_id = d.external_id)
 """
 AMONG_MISSING = """

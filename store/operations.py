@@ -24,7 +24,8 @@ CHOSEN = f"""
     ORDER BY created_at, id
 """  # noqa: S608
 REASONS = """
-    SELECT kind, state, coalesce(error_code, '') AS error_code, count(*) AS jobs, min(created_at) AS oldest,
+    SELECT kind, state, coalesce(error_code, detail #>> '{refused,0,code}', '') AS error_code,
+           count(*) AS jobs, min(created_at) AS oldest,
            min(CASE state WHEN 'accepted' THEN next_try_at END) AS next_try_at
     FROM jobs WHERE tenant_id = %s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """

@@ -305,10 +305,17 @@ CREATE TABLE documents (
     updated_at      timestamptz NOT NULL DEFAULT now(),
     permissions     text,                                   -- digest of the labels that the source last gave
     oldest_version  int NOT NULL DEFAULT 1,                 -- those before it were taken away by retention
+    parent_id       uuid,                                   -- the message that it is an attachment of
     UNIQUE (source_id, external_id)
 );
 CREATE INDEX ON documents (tenant_id, created_at, id);
 CREATE INDEX ON documents (label_set_id);
+CREATE INDEX documents_children ON documents (parent_id) WHERE parent_id IS NOT NULL;
+-- A child is always under its parent's label set: the foreign key brings every change of it, and refuses any other.
+-- The index is what it refers to.
+CREATE UNIQUE INDEX documents_labelled ON documents (id, label_set_id);
+ALTER TABLE documents ADD CONSTRAINT documents_parent FOREIGN KEY (parent_id, label_set_id)
+    REFERENCES documents (id, label_set_id) ON UPDATE CASCADE;
 
 CREATE TABLE versions (
     document_id  uuid NOT NULL REFERENCES documents ON DELETE CASCADE,

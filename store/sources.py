@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from core.errors import Conflict, Invalid, NotFound
 from core.records import Labels, Source
-from store import access
+from store import access, attachments
 from store.pool import Conn
 
 ENSURE = """
@@ -59,7 +59,7 @@ KNOWN = """
 SEEN = """
     SELECT d.id AS document_id, d.external_id, d.fingerprint, v.blob_key, v.state, d.label_set_id, d.latest_version
     FROM documents d LEFT JOIN versions v ON v.document_id = d.id AND v.version = d.latest_version
-    WHERE d.source_id = %s
+    WHERE d.source_id = %s AND d.parent_id IS NULL
 """
 SET_MARKS = "UPDATE documents SET fingerprint = %s, permissions = %s WHERE id = %s"
 SET_PERMISSIONS = "UPDATE documents SET permissions = %s WHERE id = %s"
@@ -218,6 +218,7 @@ def read_again(conn: Conn, document_id: UUID) -> None:
 def rename(conn: Conn, document_id: UUID, external_id: str, filename: str | None) -> None:
     """The same bytes under another name: the document keeps its id, versions and vectors."""
     conn.execute(RENAME, (external_id, document_id))
+    attachments.rename(conn, document_id, external_id)
     conn.execute(RENAME_FILE, (filename, document_id))
     conn.execute(RETITLE, (document_id,))  # a document without a title goes by its file's name
 

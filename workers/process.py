@@ -3,14 +3,31 @@
 from functools import cache
 
 from core.config import Settings
+from core.errors import Misconfigured
 from core.sensitive import read_policy
 from ingest.pipeline import Pipeline
-from ingest.sandbox import ParserSandbox
+from ingest.sandbox import ParseLimits, ParserSandbox
 from models.embedder import Embedder, open_embedder
 from models.shelf import Shelf
 from store.blobs import FsspecBlobs
 from store.pool import open_store, writing
 from store.profiles import live_profile, tenant_named
+
+
+def limits_of(settings: Settings) -> ParseLimits:
+    """What one document may cost here. Raises Misconfigured."""
+    if settings.ocr not in ("on", "off"):
+        raise Misconfigured(f"CITADEL_OCR is on or off, not {settings.ocr!r}")
+    usual, reads = ParseLimits(), settings.ocr == "on"
+    more = settings.ocr_seconds if reads else 0.0
+    return ParseLimits(
+        cpu_seconds=usual.cpu_seconds + int(more), wall_seconds=usual.wall_seconds + more,
+        cells=settings.sheet_cells,
+        ocr_languages=settings.ocr_languages if reads else "", ocr_page_seconds=settings.ocr_page_seconds,
+        ocr_seconds=settings.ocr_seconds, ocr_pixels=settings.ocr_pixels,
+        attachments=settings.attachments, attachment_bytes=settings.attachment_bytes,
+        attachment_depth=settings.attachment_depth,
+    )  # fmt: skip
 
 
 @cache
@@ -24,7 +41,7 @@ def pipeline_of(settings: Settings) -> Pipeline:
     def opened(model: str, precision: str) -> Embedder:
         return open_embedder(model, settings.model_cache(), threads, precision)
 
-    return Pipeline(store, FsspecBlobs(settings.blob_store_url()), ParserSandbox(),
+    return Pipeline(store, FsspecBlobs(settings.blob_store_url()), ParserSandbox(limits_of(settings)),
                     opened(profile.model, profile.precision), settings.lease_s, settings.max_backlog,
                     Shelf(opened), policy=read_policy(settings.sensitive),
                     phone_region=settings.phone_region)  # fmt: skip

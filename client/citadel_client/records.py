@@ -187,6 +187,8 @@ class Citation:
     content_hash: str
     superseded_by: UUID | None = None  # the newer document, where the caller may see it
     copies: int = 0  # other documents that say the same and that the caller may see, counted up to 100
+    attached_to: UUID | None = None  # the message that the document came with
+    attached_to_title: str | None = None  # that one's title, else its external id
 
     def as_metadata(self) -> dict[str, str | int | None]:
         """Flat and JSON-ready, for frameworks that carry metadata beside a text."""
@@ -371,6 +373,8 @@ def _citation_of(body: Json) -> Citation:
         content_hash=body["content_hash"],
         superseded_by=UUID(body["superseded_by"]) if body.get("superseded_by") else None,
         copies=int(body.get("copies", 0)),
+        attached_to=UUID(body["attached_to"]) if body.get("attached_to") else None,
+        attached_to_title=body.get("attached_to_title"),
     )
 
 

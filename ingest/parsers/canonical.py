@@ -34,6 +34,8 @@ class Piece:
     level: int = 0  # headings: 1 is the topmost
     page: int | None = None
     context: str = ""
+    row: int | None = None  # of a sheet, of its first line
+    doubtful: tuple[tuple[int, int], ...] = ()  # spans of a clean text that may be read wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +121,12 @@ def assemble(
         start = position + len(gap)
         position = start + len(shown.text)
         texts += (gap, shown.text)
-        elements.append(Element(piece.kind, start, position, piece.level, piece.page, one_line(piece.context)))
+        elements.append(
+            Element(piece.kind, start, position, piece.level, piece.page, one_line(piece.context), piece.row)
+        )
         if shown.hidden or shown.invisible:
             flags += _flags(shown, start)
+        flags += [Flag("doubtful_reading", start + first, start + last) for first, last in piece.doubtful]
     return _document("".join(texts), elements, flags, mime_type, (title, warnings, invisible))
 
 

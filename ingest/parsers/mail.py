@@ -8,7 +8,7 @@ import email.policy
 import encodings.aliases
 import io
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.errors import HeaderParseError
 from email.header import decode_header
 from email.message import Message
@@ -16,7 +16,7 @@ from email.message import Message
 import oxmsg
 
 from core.errors import EncryptedDocument
-from core.records import ParsedDocument
+from core.records import Attachment, ParsedDocument, RefusedAttachment
 from ingest.parsers.canonical import Piece, assemble, one_line
 from ingest.parsers.decode import decode, marked_encoding, wide_encoding
 from ingest.parsers.markup import read_page
@@ -27,6 +27,7 @@ _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 _ENCODED_WORDS = re.compile(r"(?:=\?[^?\s]+\?[bq]\?[^?]*\?=\s*)+", re.IGNORECASE)
 _ENCRYPTED = ("application/pkcs7-mime", "application/x-pkcs7-mime", "application/pgp-encrypted")
+_SIGNATURES = ("application/pkcs7-signature", "application/x-pkcs7-signature", "application/pgp-signature")
 # The line over a quoted mail, as the common programs write it, on one line or on two; what it quotes follows.
 _QUOTED = re.compile(
     r"^(?P<marks>[>|][>| ]*)?(?:On\b.{8,200}?\bwrote|Am\b.{8,200}?\bschrieb\b.{0,100}?|Le\b.{8,200}?\ba écrit ?"
@@ -44,13 +45,15 @@ class _Body:
     """What the walk through a message has found so far."""
 
     pieces: list[Piece] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)  # attachments by name
+    attachments: list[Attachment] = field(default_factory=list)
+    refused: list[RefusedAttachment] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     encrypted: bool = False
+    files_only: bool = False  # its text is told already, by an alternative before it
 
 
 def parse_eml(content: bytes) -> ParsedDocument:
-    """Sender, receivers, date, subject, then the body; forwarded mail is read, attachments are named in a warning."""
+    """Sender, receivers, date, subject, then the body and mail that is forwarded in it; attached files come beside."""
     if marked_encoding(content) or wide_encoding(content):
         content = decode(content).text.encode()
     message = email.message_from_bytes(content.lstrip(b"\r\n"), policy=email.policy.compat32)
@@ -70,10 +73,8 @@ def mail_body(content: bytes) -> list[Piece]:
 def _assembled(pieces: list[Piece], body: _Body, mime_type: str, subject: str) -> ParsedDocument:
     if body.encrypted and not any(piece.text.strip() for piece in body.pieces):
         raise EncryptedDocument("the mail's body is encrypted; submit it decrypted")
-    warnings = list(dict.fromkeys(body.warnings))
-    if body.left_out:
-        warnings.append(f"attachments were not read: {', '.join(body.left_out)}")
-    return assemble(pieces, mime_type, subject, warnings)
+    document = assemble(pieces, mime_type, subject, list(dict.fromkeys(body.warnings)))
+    return replace(document, attachments=tuple(body.attachments), refused=tuple(body.refused))
 
 
 def _header_lines(values: dict[str, str]) -> Piece:
@@ -107,24 +108,53 @@ def _walk(part: Message, body: _Body, depth: int) -> None:
     kind, name = part.get_content_type(), header_text(part.get_filename("") or "")
     if kind in _ENCRYPTED and part.get_param("smime-type") != "signed-data":
         body.encrypted = True
-    if kind == "message/rfc822" and part.is_multipart():
+    attached = part.get_content_disposition() == "attachment"
+    if kind == "message/rfc822" and part.is_multipart() and not attached:
         _walk_message(part.get_payload(0), body, depth)  # type: ignore[arg-type]  # is_multipart: it is a message
     elif kind == "multipart/alternative":
         _walk_alternatives(part, body, depth)
-    elif part.is_multipart():
+    elif part.is_multipart() and kind != "message/rfc822":
         for child in part.get_payload():
             _walk(child, body, depth)  # type: ignore[arg-type]  # is_multipart: they are messages
-    elif part.get_content_maintype() in ("text", "multipart") and part.get_content_disposition() != "attachment":
-        body.pieces += _text_pieces(part, kind, body)  # a multipart without parts is the text that a sender mislabelled
+    elif part.get_content_maintype() in ("text", "multipart") and not attached:
+        # a multipart without parts is the text that a sender mislabelled
+        body.pieces += [] if body.files_only else _text_pieces(part, kind, body)
+    elif kind not in _SIGNATURES and not _is_inline_image(part):
+        _attach(part, kind, name, body)
+
+
+def _is_inline_image(part: Message) -> bool:
+    """Whether the part is a picture that the body shows, such as a logo."""
+    placed = part.get_content_disposition()
+    shown = placed == "inline" or (placed is None and part["Content-ID"] is not None)
+    return part.get_content_maintype() == "image" and shown
+
+
+def _attach(part: Message, kind: str, name: str, body: _Body) -> None:
+    """A file of its own; an attached message by its subject."""
+    try:
+        content = _message_bytes(part) if kind == "message/rfc822" else part.get_payload(decode=True)
+    except (LookupError, TypeError, ValueError):  # what the standard library raises over headers that it cannot write
+        content = None
+    if kind == "message/rfc822" and not name and part.is_multipart():
+        name = f"{header(part.get_payload(0), 'Subject') or 'message'}.eml"  # type: ignore[arg-type]  # a message
+    if isinstance(content, bytes) and content:
+        body.attachments.append(Attachment(name, kind, content))
     else:
-        body.left_out.append(name or kind)
+        body.refused.append(RefusedAttachment(name or kind, "attachment_unread", "it holds no bytes that can be read"))
+
+
+def _message_bytes(part: Message) -> bytes | None:
+    inner = part.get_payload(0) if part.is_multipart() else None
+    return inner.as_bytes() if isinstance(inner, Message) else None
 
 
 def _walk_message(message: Message, body: _Body, depth: int) -> None:
     """A forwarded message under its subject as a heading; beyond some depth it is only named."""
     subject = header(message, "Subject")
     if depth >= _MAX_DEPTH:
-        body.left_out.append(subject or "message/rfc822")
+        reason = f"messages are read {_MAX_DEPTH} deep within each other"
+        body.refused.append(RefusedAttachment(subject or "message/rfc822", "attachment_depth", reason))
         return
     body.pieces.append(Piece("heading", subject, level=min(depth + 1, 6)))
     body.pieces.append(_header_lines({name: header(message, name) for name in _HEADERS if name != "Subject"}))
@@ -132,18 +162,17 @@ def _walk_message(message: Message, body: _Body, depth: int) -> None:
 
 
 def _walk_alternatives(part: Message, body: _Body, depth: int) -> None:
-    """The alternatives in the order of their sender, plainest first, until one holds text."""
-    left_out: list[str] = []
+    """The first alternative that holds text, in the order of the sender, plainest first; the attachments of all."""
+    told = body.files_only
     for child in part.get_payload() if part.is_multipart() else ():
-        attempt = _Body(encrypted=body.encrypted)
+        attempt = _Body(encrypted=body.encrypted, files_only=told)
         _walk(child, attempt, depth)  # type: ignore[arg-type]  # is_multipart: they are messages
-        left_out += attempt.left_out
-        if any(piece.text.strip() for piece in attempt.pieces):
+        body.attachments += attempt.attachments  # some programs attach files within the alternative in HTML
+        body.refused += attempt.refused
+        if not told and any(piece.text.strip() for piece in attempt.pieces):
+            told = True
             body.pieces += attempt.pieces
             body.warnings += attempt.warnings
-            left_out = attempt.left_out
-            break
-    body.left_out += left_out
 
 
 def _text_pieces(part: Message, kind: str, body: _Body) -> list[Piece]:
@@ -185,7 +214,11 @@ def parse_msg(content: bytes) -> ParsedDocument:
         body.pieces += page.pieces
         body.warnings += page.warnings
     for attachment in message.attachments:
-        body.left_out.append(one_line(attachment.file_name or "") or "an attachment without a name")
+        name = one_line(attachment.file_name or "")
+        if attachment.file_bytes:
+            body.attachments.append(Attachment(name, attachment.mime_type, attachment.file_bytes))
+        else:
+            body.refused.append(RefusedAttachment(name, "attachment_unread", "it lies within no file of its own"))
         body.encrypted |= attachment.mime_type in _ENCRYPTED
     subject = header_text(message.subject)
     return _assembled([_header_lines(_outlook_headers(message, subject)), *body.pieces], body, OUTLOOK, subject)

@@ -45,11 +45,13 @@ def table_part(part: Table, page: int | None) -> Piece:
     return table_piece(rows, page=page)
 
 
-def table_piece(rows: Iterable[Sequence[str]], page: int | None = None, header: bool = True) -> Piece:
+def table_piece(
+    rows: Iterable[Sequence[str]], page: int | None = None, header: bool = True, row: int | None = None
+) -> Piece:
     """A table as lines of cells between bars; with `header`, its first row is the context of each piece of it."""
     lines = [line for line in map(row_line, rows) if line]
     context = lines[0] if header and len(lines) > 1 else ""
-    return Piece("table", "\n".join(lines), page=page, context=context)
+    return Piece("table", "\n".join(lines), page=page, context=context, row=row)
 
 
 def row_line(cells: Sequence[str]) -> str:

@@ -365,7 +365,7 @@ def attempted_or_error(pipeline: Pipeline, submitted: Submitted) -> str:
 # --- a parser that dies ---------------------------------------------------------------------------------------------
 
 
-def poisoned(content: bytes, filename: str | None, declared: str | None, max_pages: int) -> object:
+def poisoned(content: bytes, filename: str | None, declared: str | None, limits: ParseLimits) -> object:
     """A parser that a certain document kills; it is run in the sandbox's child."""
     if b"POISON" in content:
         os.abort()

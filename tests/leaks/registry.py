@@ -51,7 +51,7 @@ FIELDS: dict[str, dict[str, str]] = {
     "DocumentOut": dict.fromkeys(
         ("document_id", "source", "external_id", "title", "uri", "version", "latest_version", "mime_type", "language",
          "metadata",
-         "labels", "created_at", "updated_at"), "list"),
+         "labels", "created_at", "updated_at", "attached_to"), "list"),
     "DocumentsOut": dict.fromkeys(("documents", "next_cursor"), "list"),
     "TextOut": dict.fromkeys(("document_id", "version", "start", "end", "text"), "text"),
     "JobOut": dict.fromkeys(
@@ -72,7 +72,7 @@ FIELDS: dict[str, dict[str, str]] = {
     "ClearanceOut": dict.fromkeys(("classification", "own", "reaches"), "explain"),
     "CitationOut": dict.fromkeys(
         ("marker", "document_id", "external_id", "version", "title", "uri", "page", "heading_path", "start", "end",
-         "content_hash", "superseded_by", "copies"), "search_all"),
+         "content_hash", "superseded_by", "copies", "attached_to", "attached_to_title"), "search_all"),
     "PassageOut": dict.fromkeys(("rank", "score", "text", "citation", "scores", "flags"), "search_all"),
     "PlacedOut": dict.fromkeys(("rank", "score"), "search_all"),
     "ExplainedOut": dict.fromkeys(

@@ -11,9 +11,10 @@ from pathlib import Path
 from core.errors import EmptyDocument
 from core.records import Element, ParsedDocument
 from ingest.answer import PREFIX
+from ingest.confine import ParseLimits
 
 
-def misbehave(content: bytes, filename: str | None, declared: str | None, max_pages: int) -> ParsedDocument:
+def misbehave(content: bytes, filename: str | None, declared: str | None, limits: ParseLimits) -> ParsedDocument:
     """Do what the content names; answer with what was found out."""
     what, _, argument = content.decode().partition(" ")
     found = _BEHAVIOURS[what](argument)

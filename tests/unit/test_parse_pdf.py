@@ -16,6 +16,7 @@ from pypdf.generic import (
 )
 
 from core.errors import CorruptDocument, EmptyDocument, EncryptedDocument, ParserLimit
+from ingest.confine import ParseLimits
 from ingest.parse import parse
 from tests.unit.parsing import outline, texts
 
@@ -79,7 +80,7 @@ def test_pages_without_text_are_named() -> None:
 
 
 def test_a_scan_is_empty_and_says_why() -> None:
-    with pytest.raises(EmptyDocument, match="none of the PDF's 2 pages.*OCR is not enabled"):
+    with pytest.raises(EmptyDocument, match="none of the PDF's 2 pages.*CITADEL_OCR=on"):
         parse(written([[], []]), "application/pdf")
 
 
@@ -147,4 +148,4 @@ def test_cut_off_and_damaged_files_are_corrupt() -> None:
 def test_too_many_pages_are_a_limit() -> None:
     content = written([[(11, BODY)]] * 3)
     with pytest.raises(ParserLimit, match="3 pages; 2 are allowed"):
-        parse(content, "application/pdf", max_pages=2)
+        parse(content, "application/pdf", ParseLimits(pages=2))

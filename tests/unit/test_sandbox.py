@@ -97,10 +97,13 @@ def test_text_of_any_kind_and_length_comes_back_whole(held: ParserSandbox) -> No
     assert held.parse(b"echo " + text.encode()).text == text
 
 
-def document(text: str, *elements: tuple[object, ...], warnings: object = (), flags: object = ()) -> str:
+def document(
+    text: str, *elements: tuple[object, ...], warnings: object = (), flags: object = (), attachments: object = (),
+    refused: object = (),
+) -> str:  # fmt: skip
     """An answer as a child that was taken over might write it."""
     body = {"text": text, "elements": elements, "mime_type": "text/plain", "title": None, "warnings": warnings}
-    return json.dumps(body | {"flags": flags})
+    return json.dumps(body | {"flags": flags, "attachments": attachments, "refused": refused})
 
 
 @pytest.mark.parametrize(
@@ -122,6 +125,10 @@ def document(text: str, *elements: tuple[object, ...], warnings: object = (), fl
         document("ab", flags=[("wicked", 0, 1)]),
         document("ab", flags=[("hidden_text", 1, 1)]),
         document("ab", flags=[("hidden_text", 0, 3)]),
+        document("ab", attachments=[("a.txt", None, 1)]),
+        document("ab", attachments=[("a.txt", None, -1)]),
+        document("ab", attachments=[("a.txt", 7, 0)]),
+        document("ab", refused=[("a.txt", "no_such_code", "")]),
     ],
 )
 def test_an_answer_that_is_no_document_is_a_crash(held: ParserSandbox, answer: str) -> None:
