@@ -252,8 +252,9 @@ class FusionOut(BaseModel):
 
     method: FusionMethod
     dense_weight: float
+    rrf_k: int
 
-    model_config = _example({"method": "convex", "dense_weight": 0.4})
+    model_config = _example({"method": "convex", "dense_weight": 0.4, "rrf_k": 60})
 
 
 class CitationOut(BaseModel):

@@ -19,6 +19,7 @@ from ingest.room import Room
 from models.embedder import Embedder, open_embedder
 from models.reranker import CrossEncoderReranker
 from models.shelf import Shelf
+from retrieval.legs import POOL
 from retrieval.lexical import Bm25, LexicalIndex, RankBm25Index
 from retrieval.recall import KeptAnswers, code_digest
 from retrieval.rerank import Boxed, late_interaction
@@ -69,7 +70,7 @@ def open_searcher(
         with reading_tenant(store, None) as conn:
             profile = profiles.live_profile(conn, profiles.tenant_named(conn, settings.tenant))
         threads = settings.model_threads or None
-        rerankers = late_interaction(settings.late_box_s)
+        rerankers = late_boxed(settings)
         if settings.reranker:
             rerankers["cross-encoder"] = Boxed(CrossEncoderReranker(settings.reranker), settings.reranker_box_s)
         searcher = Searcher(
@@ -80,6 +81,7 @@ def open_searcher(
             shelf=open_shelf(settings),
             lexical=lexical,
             rerankers=rerankers,
+            pool=_at_most_pool("CITADEL_POOL", settings.pool),
             deadline_s=settings.search_deadline_s,
             at_least_wait_s=settings.at_least_wait_s,
         )
@@ -88,6 +90,20 @@ def open_searcher(
             yield searcher
         finally:
             searcher.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def late_boxed(settings: Settings) -> dict[str, Boxed]:
+    """Late interaction as the settings have it. Raises Misconfigured."""
+    if not 0 <= settings.late_weight <= 1:
+        raise Misconfigured(f"CITADEL_LATE_WEIGHT lies between 0 and 1, not at {settings.late_weight:g}")
+    pool = _at_most_pool("CITADEL_LATE_POOL", settings.late_pool)
+    return late_interaction(settings.late_box_s, settings.late_weight, pool)
+
+
+def _at_most_pool(name: str, value: int) -> int:
+    if not 1 <= value <= POOL:
+        raise Misconfigured(f"{name} lies between 1 and {POOL}, not at {value}")
+    return value
 
 
 @contextmanager
@@ -159,6 +175,7 @@ def open_answers(settings: Settings, searcher: Searcher) -> Iterator[KeptAnswers
         settings.dense,
         bm25,
         settings.reranker,
+        (settings.pool, settings.late_weight, settings.late_pool),
         code_digest(),
     )
     try:

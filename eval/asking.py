@@ -23,7 +23,7 @@ from retrieval.assemble import assemble
 from retrieval.fuse import fuse
 from retrieval.legs import POOL
 from retrieval.read import depth
-from retrieval.rerank import RERANK_POOL, Boxed, blend
+from retrieval.rerank import Boxed, blend
 from retrieval.search import Searcher, search
 from store import access, chunks, documents, tokens
 from store.pool import Conn, Store, reading_tenant
@@ -51,12 +51,13 @@ class Setting:
     fusion: Fusion
     counted: int  # passages whose tokens count
     relevant: Mapping[str, tuple[Relevant, ...]]  # by question id
+    pool: int = POOL  # of what a leg proposes, so many are fused
 
     def legs(self, kept: Kept, query: GoldenQuery) -> tuple[list[Candidate], list[Candidate]]:
         """What was kept of the dense and the lexical leg; nothing of the one that the mode leaves out."""
         dense = [] if self.mode == "lexical" else kept.leg("dense", query.subject, query.query)
         lexical = [] if self.mode == "dense" else kept.leg("lexical", query.subject, query.query)
-        return dense, lexical
+        return dense[: self.pool], lexical[: self.pool]
 
     def fused(self, kept: Kept, query: GoldenQuery) -> list[FusedCandidate]:
         """As the search fuses them."""
@@ -114,19 +115,19 @@ def replaying(
 def _replay(
     conn: Conn, kept: Kept, embedder: Embedder, boxed: Boxed | None, asked: Sequence[GoldenQuery], setting: Setting
 ) -> Iterable[Answered]:
-    deep = depth(setting.request)
+    deep = depth(setting.request, boxed)
     fused = {query.id: setting.fused(kept, query) for query in asked}
     rows = chunks.read_rows(conn, sorted({c.chunk_id for found in fused.values() for c in found[:deep]}))
     readable = {i: [c for c in found[:deep] if c.chunk_id in rows] for i, found in fused.items()}
     codes: dict[int, bytes] = {}
     if boxed:
-        pool = sorted({c.chunk_id for found in readable.values() for c in found[:RERANK_POOL]})
+        pool = sorted({c.chunk_id for found in readable.values() for c in found[: boxed.pool]})
         codes = tokens.read(conn, live_profile(conn, setting.tenant_id).id, pool)
     for query in asked:
         ranked = readable[query.id]
         if boxed and ranked:
-            question = Question(query.query, partial(_tokens, embedder, query.query))
-            scores = boxed.reranker.score(question, [_proposed(c, rows, codes) for c in ranked[:RERANK_POOL]])
+            question = Question(query.query, partial(question_tokens, embedder, query.query))
+            scores = boxed.reranker.score(question, [_proposed(c, rows, codes) for c in ranked[: boxed.pool]])
             ranked = blend(ranked, scores, boxed.weight)
         answered = _assembled(conn, embedder, setting, query, ranked, rows)
         yield replace(answered, stages=setting.stages(kept, answered, fused[query.id]))
@@ -153,7 +154,7 @@ def _proposed(candidate: FusedCandidate, rows: Mapping[int, ChunkRow], codes: Ma
     return Proposed(rows[candidate.chunk_id].text, codes.get(candidate.chunk_id))
 
 
-def _tokens(embedder: Embedder, text: str) -> NDArray[np.float16]:
+def question_tokens(embedder: Embedder, text: str) -> NDArray[np.float16]:
     """Rounded as the search rounds what it keeps; none where the model gives none."""
     _, found = embedder.embed_queries_with_tokens([text])
     return found[0].astype(np.float16) if found else np.empty((0, 0), np.float16)

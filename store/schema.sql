@@ -38,7 +38,8 @@ CREATE TABLE tenants (
     -- how many versions before the current one are kept, or for how many days; null and null: all of them
     keep_versions     int CHECK (keep_versions >= 0),
     keep_days         int CHECK (keep_days >= 0),
-    keep_job_days     int CHECK (keep_job_days >= 0) -- how many days jobs are kept after their end; null: all of them
+    keep_job_days     int CHECK (keep_job_days >= 0), -- how many days jobs are kept after their end; null: all of them
+    rrf_k             int NOT NULL DEFAULT 60 CHECK (rrf_k BETWEEN 1 AND 1000)  -- of reciprocal rank fusion
 );
 
 CREATE TABLE classifications (
