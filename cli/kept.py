@@ -61,7 +61,7 @@ def answering(
     `following`: a scratch tenant's lexical replica is brought up to now before it is asked.
     """
     request = SearchRequest("", mode=mode, rerank=options.rerank)
-    rerankers = late_boxed(settings)
+    rerankers = late_boxed(settings, ready=False)
     known = request.rerank in (None, NONE, *rerankers)
     if known and all(kept.has(mode, query.subject, query.query) for query in questions.queries):
         store = opened.enter_context(opened_store(settings))

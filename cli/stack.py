@@ -76,12 +76,12 @@ def open_searcher(
             searcher.threads.shutdown(wait=False, cancel_futures=True)
 
 
-def late_boxed(settings: Settings) -> dict[str, Boxed]:
+def late_boxed(settings: Settings, ready: bool = True) -> dict[str, Boxed]:
     """Late interaction as the settings have it. Raises Misconfigured."""
     if not 0 <= settings.late_weight <= 1:
         raise Misconfigured(f"CITADEL_LATE_WEIGHT lies between 0 and 1, not at {settings.late_weight:g}")
     pool = _at_most_pool("CITADEL_LATE_POOL", settings.late_pool)
-    return late_interaction(settings.late_box_s, settings.late_weight, pool)
+    return late_interaction(settings.late_box_s, settings.late_weight, pool, ready)
 
 
 def _at_most_pool(name: str, value: int) -> int:

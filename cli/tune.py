@@ -206,7 +206,7 @@ def _ranker(
     kept = legs.asked(settings, "hybrid", questions.queries)
     store = opened.enter_context(opened_store(settings))
     opened.callback(legs.keep)
-    late = late_boxed(settings)[LATE].reranker
+    late = late_boxed(settings, ready=False)[LATE].reranker
     embedder = kept_embedder(settings, store, kept)
     return Ranker(store, tenant_of(store, settings), embedder, late, questions, (kept, legs.lexical), cutoff)
 

@@ -5,24 +5,23 @@ security; what that one may not see now is not ranked. Chunks are ranked as they
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from uuid import UUID
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from core.records import FusedCandidate, Place, Principal
-from eval.asking import question_tokens
+from eval.asking import late_scores
 from eval.compare import Rankings
 from eval.golden import GoldenQuery, GoldenSet
-from eval.kept import Kept
+from eval.kept import Kept, KeptScores
 from eval.tune import Way
 from models.embedder import Embedder
-from models.reranker import Proposed, Question, Reranker
+from models.reranker import Reranker
 from retrieval.fuse import fuse
 from retrieval.legs import POOL
 from retrieval.rerank import blend
-from store import access, chunks, tokens
-from store.pool import Conn, Store, reading_tenant
+from store import access, chunks
+from store.pool import Store, reading_tenant
 from store.profiles import live_profile
 
 BATCH = 25  # questions whose codes are in memory at once
@@ -37,8 +36,9 @@ class Ranker:
         self, store: Store, tenant_id: UUID, embedder: Embedder, late: Reranker | None, golden: GoldenSet,
         legs: tuple[Kept, Lexical], cutoff: int | None,
     ) -> None:  # fmt: skip
-        self._store, self._tenant_id, self._embedder, self._late = store, tenant_id, embedder, late
+        self._store, self._tenant_id, self._embedder = store, tenant_id, embedder
         self._queries, (self._dense, self._lexical), self._cutoff = golden.queries, legs, cutoff
+        self._late = KeptScores(self._dense, late) if late else None
         self._places: dict[str, dict[int, Place | None]] = {}  # by asker; None: not to be seen
         self._scores: dict[tuple[str, int], float | None] = {}  # by question and chunk
 
@@ -90,12 +90,10 @@ class Ranker:
             for start in range(0, len(asked), BATCH):
                 with reading_tenant(self._store, self._tenant_id) as conn:
                     access.enter_scope(conn, Principal(self._tenant_id, subject))
-                    self._score_some(conn, self._late, {q: missing[q] for q in asked[start : start + BATCH]})
+                    some = {q: [c.chunk_id for c in missing[q]] for q in asked[start : start + BATCH]}
+                    self._keep(some, late_scores(conn, live_profile(conn, self._tenant_id).id, self._embedder,
+                                                 self._late, some))  # fmt: skip
 
-    def _score_some(self, conn: Conn, late: Reranker, wanted: Mapping[GoldenQuery, Sequence[FusedCandidate]]) -> None:
-        pool = sorted({c.chunk_id for of in wanted.values() for c in of})
-        codes = tokens.read(conn, live_profile(conn, self._tenant_id).id, pool)
-        for query, of in wanted.items():
-            question = Question(query.query, partial(question_tokens, self._embedder, query.query))
-            scores = late.score(question, [Proposed("", codes.get(c.chunk_id)) for c in of])
-            self._scores.update(((query.id, c.chunk_id), score) for c, score in zip(of, scores, strict=True))
+    def _keep(self, some: Mapping[GoldenQuery, list[int]], scores: Mapping[GoldenQuery, list[float | None]]) -> None:
+        for query, pool in some.items():
+            self._scores.update(((query.id, i), score) for i, score in zip(pool, scores[query], strict=True))

@@ -26,9 +26,11 @@ class Boxed:
     pool: int = RERANK_POOL  # candidates that it looks at
 
 
-def late_interaction(box_s: float = 1.0, weight: float = LATE_WEIGHT, pool: int = RERANK_POOL) -> dict[str, Boxed]:
+def late_interaction(
+    box_s: float = 1.0, weight: float = LATE_WEIGHT, pool: int = RERANK_POOL, ready: bool = True
+) -> dict[str, Boxed]:
     """The default reranker by its name."""
-    return {LATE: Boxed(LateInteraction(), box_s, weight, pool)}
+    return {LATE: Boxed(LateInteraction(ready), box_s, weight, pool)}
 
 
 def chosen(rerankers: Mapping[str, Boxed], request: SearchRequest) -> Boxed | None:

@@ -59,10 +59,16 @@ def ensure_tenant(conn: Conn, name: str, profile_id: int) -> UUID:
 
 def tenant_named(conn: Conn, name: str) -> UUID:
     """A tenant's id. Raises NotFound."""
-    row = conn.execute(TENANT, (name,)).fetchone()
-    if row is None:
+    found = find_tenant(conn, name)
+    if found is None:
         raise NotFound(f"there is no tenant {name!r}: `citadel migrate` makes the one that CITADEL_TENANT names")
-    return UUID(str(row[0]))
+    return found
+
+
+def find_tenant(conn: Conn, name: str) -> UUID | None:
+    """A tenant's id; None when there is none of that name."""
+    row = conn.execute(TENANT, (name,)).fetchone()
+    return None if row is None else UUID(str(row[0]))
 
 
 def live_profile(conn: Conn, tenant_id: UUID) -> Profile:
