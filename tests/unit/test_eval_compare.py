@@ -128,7 +128,7 @@ def test_a_reranker_is_held_against_the_fusion_before_it() -> None:
     best, rows = rows_of(judged, every)
     by_name = {row.name: row for row in rows}
     over = by_name["convex 0.4, then late"].over
-    assert over is not None and over.mean == over.low == pytest.approx(1 - 1 / math.log2(3))
+    assert over is not None and (over.mean, over.low) == pytest.approx((1 - 1 / math.log2(3),) * 2)
     assert [name for name, row in by_name.items() if row.over] == ["convex 0.4, then late"]
     table = Table("c", "test", None, "document", 2, 3, 12, best, rows)
     told = summary_markdown([table, table])
