@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench leaks mutants faults hostile up clean
+.PHONY: demo test check bench quality leaks mutants faults hostile up clean
 
 $(VENV)/installed: requirements.lock pyproject.toml client/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,9 @@ check: $(VENV)/installed  ## lint, types, layers, and that the migrations build 
 	cd client && ../$(BIN)/mypy citadel_client
 	$(BIN)/lint-imports
 	$(BIN)/python -m embedded.check_schema
+
+quality: $(VENV)/installed  ## docs/quality.md anew, where ../shared/data is: ten minutes of two cores
+	$(BIN)/citadel eval legs $(foreach set,scifact cranfield chroma-chunking@800 contextual-code sec-10q,../shared/data/retrieval/$(set)) --part test --part held --rerank late --write docs/quality.md
 
 bench: $(VENV)/installed  ## ratios against what one would use instead
 	$(BIN)/python -m bench.embed

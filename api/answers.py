@@ -12,8 +12,7 @@ from core.explained import Fate
 from core.records import Document, FusionMethod, Job, Labels, SearchAnswer, Source
 from store.explain import Explanation
 
-# Of `activity`, for callers without `operate`.
-OPEN_DETAILS = frozenset({"candidates", "failed", "over_budget", "duplicates"})
+OPEN_DETAILS = frozenset({"candidates", "failed", "over_budget", "duplicates"})  # of `activity`, without `operate`
 
 DOCUMENT = "6f1c1f0e-8f3b-4f0a-9d5e-0c4a3f6f7b1d"
 JOB = "0b0d5e0c-52a4-4d0e-8a07-6f4c1b2b9c11"
@@ -254,8 +253,9 @@ class FusionOut(BaseModel):
 
     method: FusionMethod
     dense_weight: float
+    rrf_k: int
 
-    model_config = _example({"method": "convex", "dense_weight": 0.4})
+    model_config = _example({"method": "convex", "dense_weight": 0.4, "rrf_k": 60})
 
 
 class CitationOut(BaseModel):

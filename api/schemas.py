@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from core.labels import make_labels
-from core.records import Fusion, FusionMethod, Labels, Recency, SearchRequest
+from core.records import MOST_RRF_K, Fusion, FusionMethod, Labels, Recency, SearchRequest
 
 MAX_METADATA = 64 * 1024  # bytes of JSON
 MAX_NESTING = 32  # levels of JSON; what is kept must come out again, and pydantic's own writer ends at 255
@@ -145,6 +145,7 @@ class FusionIn(Body):
 
     method: FusionMethod = Field(description="`convex`: of scaled scores. `rrf`: of ranks.")
     dense_weight: float = Field(default=Fusion().dense_weight, ge=0, le=1, description="Of the convex combination.")
+    rrf_k: int = Field(default=Fusion().rrf_k, ge=1, le=MOST_RRF_K, description="Of reciprocal rank fusion.")
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"method": "convex", "dense_weight": 0.4}]}

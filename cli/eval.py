@@ -2,46 +2,35 @@
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import click
 from ir_measures import Measure
 
-import retrieval
 from cli.golden import stored_golden
+from cli.kept import answering, behind_of, engine_of, place_of
 from cli.legs import legs_command
 from cli.options import as_json, pass_settings, show
 from cli.runs import compare_command, gate_command, list_command, report_command
-from cli.scratch import ChunkSize, bar, chunk_options, follow, scratch_settings, standing
+from cli.scratch import ChunkSize, bar, chunk_options, scratch_settings, standing
 from cli.scratches import scratch_group
-from cli.stack import open_searcher, opened_store, tenant_of
+from cli.stack import opened_store, tenant_of
 from core.config import Settings
 from core.errors import Invalid
-from core.records import FusionMethod, Mode, Principal, Profile, SearchRequest
+from core.records import FusionMethod, Mode, Principal, SearchRequest
 from eval import page
-from eval.asking import Setting, replaying
-from eval.asking import asking as asking_by
 from eval.collection import SUBJECT, Part, is_collection, read_collection
-from eval.golden import GoldenQuery, GoldenSet, read_golden
+from eval.golden import GoldenSet, read_golden
 from eval.judged import judge
-from eval.kept import Kept, KeptEmbedder, kept_key, load, save
+from eval.kept import Kept, load, save
 from eval.measures import parse_measures
 from eval.record import Plan, record
 from eval.report import RunReport, to_dict, to_text
-from eval.run import Answered
-from eval.scratch import index_state, visible_places
-from models.embedder import Embedder, open_embedder
+from eval.scratch import visible_places
 from retrieval.fuse import fusion_from
-from retrieval.rerank import NONE, chosen, late_interaction
-from store.pool import Store, reading_tenant
-from store.profiles import live_profile
 from store.runs import StoredRun
-
-FOLDER = "legs"  # in the state folder: what legs gave, by everything that it follows from
 
 
 @click.group("eval")
@@ -188,52 +177,25 @@ def _run(
     """`ranked_for`: who asks the questions of a collection, by whose documents or passages it is measured."""
     if not questions.queries:
         raise Invalid("the golden set has no question left that judges anything")
-    engine = {"model": searched.model, "lexical": searched.lexical, "k1": searched.bm25_k1, "b": searched.bm25_b,
-              "reranker": searched.reranker}  # fmt: skip
     with opened_store(searched) as store:
-        state = index_state(store, tenant_of(store, searched), {query.subject for query in questions.queries})
-    place = searched.state / FOLDER / f"{kept_key({**state, **engine}, Path(str(retrieval.__file__)).parent)}.npz"
+        place = place_of(searched, store, {query.subject for query in questions.queries})
     kept = Kept() if asking.again else load(place)
     with ExitStack() as opened:
         step = opened.enter_context(bar("questions", asking.progress))
-        store, asker = _answering(opened, searched, kept, questions, asking)
+        store, asker = answering(opened, searched, kept, questions, asking.mode, asking.options, asking.follow)
         tenant_id = tenant_of(store, searched)
         judged = ranked_for and judge(questions, visible_places(store, Principal(tenant_id, ranked_for)))
         name = asking.name or questions.name.removesuffix(".jsonl")
         plan = Plan(tenant_of(store, keeping), tenant_id, name, questions, asking.cutoffs, asking.measures, asking.mode,
-                    asking.options, judged or None, asking.workers)  # fmt: skip
+                    asking.options, judged or None, asking.workers, searched.pool)  # fmt: skip
         try:
-            run, report = record(store, plan, engine, asker, lambda done: step(done, len(questions.queries)))
+            engine, asked = {**engine_of(searched), **behind_of(searched)}, len(questions.queries)
+            run, report = record(store, plan, engine, asker, lambda done: step(done, asked))
         finally:
             if kept.changed:
                 save(place, kept)
         page.write(store, plan.owner, run, asking.html, asking.markdown)
     return run, report
-
-
-def _answering(
-    opened: ExitStack, settings: Settings, kept: Kept, questions: GoldenSet, asking: _Asking
-) -> tuple[Store, Callable[[Setting], Callable[[GoldenQuery], Answered]]]:
-    """By what is kept where that is all there is to ask, else by a searcher, which is opened only then."""
-    request = SearchRequest("", mode=asking.mode, rerank=asking.options.rerank)
-    rerankers = late_interaction()
-    known = request.rerank in (None, NONE, *rerankers)
-    if known and all(kept.has(asking.mode, query.subject, query.query) for query in questions.queries):
-        store = opened.enter_context(opened_store(settings))
-        with reading_tenant(store, tenant_of(store, settings)) as conn:
-            profile = live_profile(conn, tenant_of(store, settings))
-        threads = settings.model_threads or None
-        opening = partial(open_embedder, settings.model, settings.model_cache(), threads, profile.precision)
-        embedder = KeptEmbedder(profile, kept, opening)
-        return store, partial(replaying, store, kept, embedder, chosen(rerankers, request), questions)
-    if asking.follow:
-        follow(settings)
-    searcher = opened.enter_context(open_searcher(settings, partial(_kept_embedder, kept)))
-    return searcher.store, partial(asking_by, searcher, kept)
-
-
-def _kept_embedder(kept: Kept, profile: Profile, open_it: Callable[[], Embedder]) -> Embedder:
-    return KeptEmbedder(profile, kept, open_it)
 
 
 def exit_status(report: RunReport) -> int:

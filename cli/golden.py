@@ -11,10 +11,11 @@ from cli.options import as_json, pass_settings, show, table
 from cli.scratch import standing
 from cli.stack import opened_store, tenant_of
 from core.config import Settings
-from eval import exchange
+from eval import exchange, pool
 from eval.check import Finding, check
 from eval.exchange import Form
 from eval.golden import GoldenSet, read_golden
+from eval.pair import side
 from eval.record import keep_golden
 from eval.report import to_line
 from store import golden as sets
@@ -116,6 +117,35 @@ def _line(found: Finding) -> str:
 def _sum(questions: GoldenSet, counts: Counter[Any]) -> str:
     told = ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()))
     return f"{len(questions.queries)} questions: {told or 'every judgement holds'}"
+
+
+@golden_group.command("pool")
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("names", nargs=-1, required=True, metavar="RUN…")
+@click.option(
+    "--top", type=click.IntRange(1), default=10, show_default=True, help="Passages of each answer that count."
+)
+@as_json
+@pass_settings
+def pool_command(settings: Settings, target: Path, names: tuple[str, ...], top: int, as_json: bool) -> None:
+    """Write to TARGET what the kept RUNs found and nobody has judged, for a person to judge.
+
+    The union of the first passages of all runs, a line for each question; each judgement says which run had it where.
+    Texts are as the askers may read them now. A judgement with `"confirmed": true` is somebody's; the others are no
+    judgements, and a golden set does not take such a line in.
+
+    \b
+    Examples:
+      citadel golden pool unjudged.jsonl main candidate
+      citadel golden pool unjudged.jsonl main dense lexical --top 5
+    """
+    with standing(settings) as running, opened_store(running) as store:
+        owner = tenant_of(store, running)
+        lines = pool.pool(store, [side(store, owner, name) for name in names], top)
+    pool.write(target, lines)
+    judgements = sum(len(line["relevant"]) for line in lines)
+    told = {"written": str(target), "questions": len(lines), "judgements": judgements}
+    show(told, as_json, f"{target}: {judgements} unjudged documents of {len(lines)} questions")
 
 
 def stored_golden(store: Store, settings: Settings, name: str) -> GoldenSet:

@@ -16,7 +16,18 @@ from cli.stack import open_searcher, opened_store, tenant_of
 from core.config import Settings
 from core.records import Fusion, Principal, SearchRequest
 from eval.collection import SUBJECT, Collection, Part, read_collection
-from eval.compare import Rankings, Table, leg_rankings, rows_of, to_dict, to_markdown, to_text
+from eval.compare import (
+    OWN,
+    THEN,
+    Rankings,
+    Table,
+    leg_rankings,
+    rows_of,
+    summary_markdown,
+    to_dict,
+    to_markdown,
+    to_text,
+)
 from eval.judged import judge
 from eval.legs import LEGS, Answers, ask_all, cache_key, kept, ordered
 from eval.scratch import index_state, visible_places
@@ -43,7 +54,8 @@ to one chunk size.
 
 `dense` and `lexical` are the legs alone, `convex w` gives the dense leg the weight w, and the tenant's fusion is what a
 search does that is told nothing else. `test` is every question that the collection has for a test; `held` is what is
-left of them without `tune`, the part that weights are chosen on: a train split, else half of the questions."""
+left of them without `tune`, the part that weights are chosen on: a train split, else half of the questions. What
+is nowhere in the first column of the table under "In short" does not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +156,10 @@ def _rankings(answers: Callable[[SearchRequest], Answers], own: Fusion, compared
     legs = {leg: answers(SearchRequest("", mode=leg, rerank="none", fusion=Fusion())) for leg in LEGS}
     fusions = [Fusion("rrf"), *(Fusion("convex", weight) for weight in compared.weights)]
     others = [(_name(fusion), fusion) for fusion in fusions if _name(fusion) != _name(own)]
-    rankings = leg_rankings(legs, [*others, (f"{_name(own)}, the tenant's", own)])
+    rankings = leg_rankings(legs, [*others, (f"{_name(own)}{OWN}", own)])
     for name in compared.rerankers:
         found = answers(SearchRequest("", rerank=name, fusion=own))
-        rankings[f"{_name(own)}, then {name}"] = {i: ordered(found, each) for i, each in found.found.items()}
+        rankings[f"{_name(own)}{THEN}{name}"] = {i: ordered(found, each) for i, each in found.found.items()}
     return rankings
 
 
@@ -177,4 +189,4 @@ def _answers(
 
 def _page(tables: Sequence[Table]) -> str:
     command = shlex.join(["citadel", *sys.argv[1:]])
-    return "\n\n".join([PAGE.format(command=command), *map(to_markdown, tables)]) + "\n"
+    return "\n\n".join([PAGE.format(command=command), summary_markdown(tables), *map(to_markdown, tables)]) + "\n"

@@ -15,7 +15,8 @@ import click
 from api.service import Service
 from cli.options import as_json, pass_settings, show
 from cli.prepare import prepare_database
-from cli.stack import keeps_vectors, open_service, opened_store
+from cli.service import open_service
+from cli.stack import keeps_vectors, opened_store
 from cli.up import bring_up, take_down
 from core.config import Settings
 from core.errors import Misconfigured

@@ -11,9 +11,8 @@ from typing import Any
 import click
 
 from cli.options import F
-from cli.prepare import prepare_database
+from cli.prepare import prepare_database, with_roles
 from cli.stack import keeps_vectors, opened_store, tenant_of
-from cli.up import with_roles
 from core.config import Settings
 from core.errors import Misconfigured, NotYetIndexed
 from core.records import Profile
@@ -66,7 +65,7 @@ def standing(settings: Settings) -> Iterator[Settings]:
     server = start_postgres(own.state)
     try:
         running = with_roles(own, create_database(server.url, "citadel"))
-        prepare_database(running)
+        prepare_database(running, again=False)
         yield running
     finally:
         server.stop()

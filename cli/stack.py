@@ -1,39 +1,24 @@
 """Opens what commands work with, from settings, and closes it again."""
 
-import logging
-import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from uuid import UUID
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from api.service import Service
 from core.config import Settings
-from core.errors import CitadelError, Misconfigured
+from core.errors import Misconfigured
 from core.records import Profile
-from ingest.room import Room
 from models.embedder import Embedder, open_embedder
 from models.reranker import CrossEncoderReranker
 from models.shelf import Shelf
+from retrieval.legs import POOL
 from retrieval.lexical import Bm25, LexicalIndex, RankBm25Index
-from retrieval.recall import KeptAnswers, code_digest
 from retrieval.rerank import Boxed, late_interaction
 from retrieval.search import Searcher
-from store import kept_profiles, profiles
-from store.answers import RedisPlaces
-from store.blobs import FsspecBlobs
-from store.broker import RedisBroker
-from store.pool import Store, open_store, reading_tenant, writing
-from store.standing import HOLDS_HOURS
+from store import profiles
+from store.pool import Store, open_store, reading_tenant
 
-log = logging.getLogger("citadel.models")
-
-MAX_ANSWERS_S = HOLDS_HOURS * 3600  # longer than it stands no answer need be kept
-LOOK_S = 5.0  # between looks for profiles whose models a promotion may ask for
 NOT_RUNNING = "nothing is running here: start it with `citadel up`, or set {}"
 
 
@@ -69,7 +54,7 @@ def open_searcher(
         with reading_tenant(store, None) as conn:
             profile = profiles.live_profile(conn, profiles.tenant_named(conn, settings.tenant))
         threads = settings.model_threads or None
-        rerankers = late_interaction(settings.late_box_s)
+        rerankers = late_boxed(settings)
         if settings.reranker:
             rerankers["cross-encoder"] = Boxed(CrossEncoderReranker(settings.reranker), settings.reranker_box_s)
         searcher = Searcher(
@@ -80,6 +65,7 @@ def open_searcher(
             shelf=open_shelf(settings),
             lexical=lexical,
             rerankers=rerankers,
+            pool=_at_most_pool("CITADEL_POOL", settings.pool),
             deadline_s=settings.search_deadline_s,
             at_least_wait_s=settings.at_least_wait_s,
         )
@@ -88,6 +74,20 @@ def open_searcher(
             yield searcher
         finally:
             searcher.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def late_boxed(settings: Settings, ready: bool = True) -> dict[str, Boxed]:
+    """Late interaction as the settings have it. Raises Misconfigured."""
+    if not 0 <= settings.late_weight <= 1:
+        raise Misconfigured(f"CITADEL_LATE_WEIGHT lies between 0 and 1, not at {settings.late_weight:g}")
+    pool = _at_most_pool("CITADEL_LATE_POOL", settings.late_pool)
+    return late_interaction(settings.late_box_s, settings.late_weight, pool, ready)
+
+
+def _at_most_pool(name: str, value: int) -> int:
+    if not 1 <= value <= POOL:
+        raise Misconfigured(f"{name} lies between 1 and {POOL}, not at {value}")
+    return value
 
 
 @contextmanager
@@ -119,81 +119,10 @@ def keeps_vectors(settings: Settings) -> bool:
     return settings.dense == "replica"
 
 
-@contextmanager
-def open_service(settings: Settings) -> Iterator[Service]:
-    """What the API needs."""
-    with (
-        open_searcher(settings) as searcher,
-        open_answers(settings, searcher) as answers,
-        models_at_hand(searcher),
-    ):
-        yield Service(
-            searcher.store,
-            FsspecBlobs(settings.blob_store_url()),
-            replace(searcher, answers=answers),
-            RedisBroker(settings.redis_url),
-            settings.max_body_bytes,
-            tuple(Path(root) for root in settings.source_roots.split(os.pathsep) if root),
-            Room(settings.max_backlog),
-            tuple(settings.source_urls.split()),
-        )
-
-
-@contextmanager
-def open_answers(settings: Settings, searcher: Searcher) -> Iterator[KeptAnswers | None]:
-    """Where the API keeps answers for equal searches; nowhere when the settings say so, or know no Redis.
-
-    Raises Misconfigured.
-    """
-    if settings.answers_s == 0 or not settings.redis_url:
-        yield None
-        return
-    if not 0 < settings.answers_s <= MAX_ANSWERS_S or settings.answers_bytes <= 0:
-        raise Misconfigured(f"CITADEL_ANSWERS_S lies between 0 and {MAX_ANSWERS_S}, CITADEL_ANSWERS_BYTES above 0")
-    places = RedisPlaces(settings.redis_url, settings.answers_bytes, settings.answers_s)
-    embedder, bm25 = searcher.embedder, (settings.bm25_k1, settings.bm25_b)
-    engine = (
-        embedder.name,
-        embedder.precision,
-        settings.lexical,
-        settings.dense,
-        bm25,
-        settings.reranker,
-        code_digest(),
-    )
-    try:
-        yield KeptAnswers(places, repr(engine))
-    finally:
-        places.close()
-
-
 def open_shelf(settings: Settings) -> Shelf:
     """What opens the models of other profiles, when one is needed."""
     threads = settings.model_threads or None
     return Shelf(lambda model, precision: open_embedder(model, settings.model_cache(), threads, precision))
-
-
-@contextmanager
-def models_at_hand(searcher: Searcher, every_s: float = LOOK_S) -> Iterator[None]:
-    """Open the models of profiles that are kept beside live ones, before a promotion makes searches need them."""
-    closing = threading.Event()
-
-    def look() -> None:
-        while not closing.wait(every_s):
-            try:
-                with writing(searcher.store) as conn:
-                    wanted = kept_profiles.in_use(conn)
-                for profile in wanted:
-                    searcher.shelf.fitting(searcher.embedder, profile)
-            except CitadelError as error:
-                log.warning("a profile's model cannot be opened here: %s", error)
-
-    thread = threading.Thread(target=look, name="models", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        closing.set()
 
 
 def tenant_of(store: Store, settings: Settings) -> UUID:

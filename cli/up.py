@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cli.prepare import prepare_database
+from cli.prepare import prepare_database, with_roles, write_private
 from core.config import RUNTIME_FILE, Settings, environment_of
 from embedded.postgres import start_postgres
 from embedded.redis import start_redis
 from embedded.state import hold_port
 from embedded.supervisor import Child, Supervisor
 from store import audit, keys
-from store.migrate import create_database, role_url
+from store.migrate import create_database
 from store.pool import open_store, writing
 from store.profiles import tenant_named
 
@@ -61,13 +61,6 @@ def take_down(state: Path) -> None:
     (state / RUNTIME_FILE).unlink(missing_ok=True)
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read."""
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(text)
-
-
 def _with_servers(supervisor: Supervisor, settings: Settings) -> Settings:
     state = supervisor.state
     database_url, redis_url = settings.database_url, settings.redis_url
@@ -76,27 +69,6 @@ def _with_servers(supervisor: Supervisor, settings: Settings) -> Settings:
     if not redis_url:
         redis_url = supervisor.adopt(start_redis(state)).url
     return replace(with_roles(replace(settings, state=state), database_url), redis_url=redis_url)
-
-
-def with_roles(settings: Settings, database_url: str) -> Settings:
-    """The settings with that database, for each role; passwords are made on first use and kept in the state folder."""
-    passwords = _passwords(settings.state / "roles.json")
-    return replace(
-        settings,
-        database_url=database_url,
-        app_password=passwords["app"],
-        maintenance_password=passwords["maintenance"],
-        app_database_url=settings.app_database_url or role_url(database_url, "citadel_app", passwords["app"]),
-        maintenance_database_url=settings.maintenance_database_url
-        or role_url(database_url, "citadel_maintenance", passwords["maintenance"]),
-        blob_url=settings.blob_store_url(),
-    )
-
-
-def _passwords(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        write_private(path, json.dumps({role: secrets.token_urlsafe(32) for role in ("app", "maintenance")}))
-    return dict(json.loads(path.read_text()))
 
 
 def _operator_key(settings: Settings) -> Path:

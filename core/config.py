@@ -40,6 +40,9 @@ class Settings:
     lexical_folder: str = ""  # where this host's follower keeps the replicas; default: in the state folder
     bm25_k1: float = 1.5
     bm25_b: float = 0.75
+    pool: int = 200  # candidates of each leg that are fused, at most 200
+    late_weight: float = 0.5  # of late interaction against the fused score; 0: among equals alone
+    late_pool: int = 50  # candidates that late interaction looks at, at most 200
     reranker: str = ""  # a cross-encoder's name or folder; empty: none
     late_box_s: float = 1.0  # an answer goes without late interaction that takes longer
     reranker_box_s: float = 2.0  # and without the cross-encoder

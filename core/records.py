@@ -310,12 +310,16 @@ Mode = Literal["hybrid", "dense", "lexical"]
 FusionMethod = Literal["convex", "rrf"]
 
 
+MOST_RRF_K = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Fusion:
     """How a tenant's legs become one list."""
 
     method: FusionMethod = "convex"
     dense_weight: float = 0.4  # convex alone: of the dense leg, the lexical one has the rest
+    rrf_k: int = 60  # rrf alone: how slowly a rank's worth falls; 60 as in the paper
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,15 +15,15 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from core.records import Candidate, ChunkRow, Citation, FusedCandidate, Fusion, Mode, Place, Principal, SearchRequest
 from eval.golden import GoldenQuery, GoldenSet
-from eval.kept import Kept
+from eval.kept import Kept, KeptScores
 from eval.run import Answered, ask
 from models.embedder import Embedder
-from models.reranker import Proposed, Question
+from models.reranker import Question
 from retrieval.assemble import assemble
 from retrieval.fuse import fuse
 from retrieval.legs import POOL
 from retrieval.read import depth
-from retrieval.rerank import RERANK_POOL, Boxed, blend
+from retrieval.rerank import Boxed, blend
 from retrieval.search import Searcher, search
 from store import access, chunks, documents, tokens
 from store.pool import Conn, Store, reading_tenant
@@ -51,12 +51,13 @@ class Setting:
     fusion: Fusion
     counted: int  # passages whose tokens count
     relevant: Mapping[str, tuple[Relevant, ...]]  # by question id
+    pool: int = POOL  # of what a leg proposes, so many are fused
 
     def legs(self, kept: Kept, query: GoldenQuery) -> tuple[list[Candidate], list[Candidate]]:
         """What was kept of the dense and the lexical leg; nothing of the one that the mode leaves out."""
         dense = [] if self.mode == "lexical" else kept.leg("dense", query.subject, query.query)
         lexical = [] if self.mode == "dense" else kept.leg("lexical", query.subject, query.query)
-        return dense, lexical
+        return dense[: self.pool], lexical[: self.pool]
 
     def fused(self, kept: Kept, query: GoldenQuery) -> list[FusedCandidate]:
         """As the search fuses them."""
@@ -114,20 +115,17 @@ def replaying(
 def _replay(
     conn: Conn, kept: Kept, embedder: Embedder, boxed: Boxed | None, asked: Sequence[GoldenQuery], setting: Setting
 ) -> Iterable[Answered]:
-    deep = depth(setting.request)
+    deep = depth(setting.request, boxed)
     fused = {query.id: setting.fused(kept, query) for query in asked}
     rows = chunks.read_rows(conn, sorted({c.chunk_id for found in fused.values() for c in found[:deep]}))
     readable = {i: [c for c in found[:deep] if c.chunk_id in rows] for i, found in fused.items()}
-    codes: dict[int, bytes] = {}
-    if boxed:
-        pool = sorted({c.chunk_id for found in readable.values() for c in found[:RERANK_POOL]})
-        codes = tokens.read(conn, live_profile(conn, setting.tenant_id).id, pool)
+    pools = {query: [c.chunk_id for c in readable[query.id][: boxed.pool if boxed else 0]] for query in asked}
+    late = KeptScores(kept, boxed.reranker) if boxed else None
+    scores = late_scores(conn, live_profile(conn, setting.tenant_id).id, embedder, late, pools)
     for query in asked:
         ranked = readable[query.id]
         if boxed and ranked:
-            question = Question(query.query, partial(_tokens, embedder, query.query))
-            scores = boxed.reranker.score(question, [_proposed(c, rows, codes) for c in ranked[:RERANK_POOL]])
-            ranked = blend(ranked, scores, boxed.weight)
+            ranked = blend(ranked, scores[query], boxed.weight)
         answered = _assembled(conn, embedder, setting, query, ranked, rows)
         yield replace(answered, stages=setting.stages(kept, answered, fused[query.id]))
 
@@ -149,11 +147,23 @@ def _spans(conn: Conn, spans: Sequence[documents.Span]) -> dict[documents.Span, 
     return documents.read_spans(conn, spans) if spans else {}
 
 
-def _proposed(candidate: FusedCandidate, rows: Mapping[int, ChunkRow], codes: Mapping[int, bytes]) -> Proposed:
-    return Proposed(rows[candidate.chunk_id].text, codes.get(candidate.chunk_id))
+def late_scores(
+    conn: Conn, profile_id: int, embedder: Embedder, late: KeptScores | None, pools: Mapping[GoldenQuery, list[int]]
+) -> dict[GoldenQuery, list[float | None]]:
+    """Of each question's chunks, which this transaction's reader was shown; codes of those that have no kept score are
+    read at once."""
+    if late is None:
+        return {}
+    wanted = {chunk_id for query, pool in pools.items() for chunk_id in late.missing(query.query, pool)}
+    codes = tokens.read(conn, profile_id, sorted(wanted)) if wanted else {}
+    found = {}
+    for query, pool in pools.items():
+        question = Question(query.query, partial(_question_tokens, embedder, query.query))
+        found[query] = late.scores(question, pool, codes)
+    return found
 
 
-def _tokens(embedder: Embedder, text: str) -> NDArray[np.float16]:
+def _question_tokens(embedder: Embedder, text: str) -> NDArray[np.float16]:
     """Rounded as the search rounds what it keeps; none where the model gives none."""
     _, found = embedder.embed_queries_with_tokens([text])
     return found[0].astype(np.float16) if found else np.empty((0, 0), np.float16)

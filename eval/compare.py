@@ -15,6 +15,7 @@ from retrieval.fuse import fuse
 from retrieval.legs import POOL
 
 MAIN = nDCG @ 10
+OWN, THEN = ", the tenant's", ", then "  # in a row's name: of the tenant's own fusion, and before a reranker's
 MEASURES: tuple[Measure, ...] = (MAIN, R @ 50, P @ 5)
 
 Rankings = Mapping[str, Sequence[Place]]  # question id → passages, best first
@@ -27,6 +28,7 @@ class Row:
     name: str
     measures: dict[str, Estimate]  # name, as ir-measures writes it → mean and interval
     gain: Estimate | None  # nDCG@10 minus the best single leg's, paired by question; None for that leg itself
+    over: Estimate | None = None  # of a reranker: nDCG@10 minus that of the same fusion without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,9 @@ def rows_of(judged: Judged, rankings: Mapping[str, Rankings]) -> tuple[str, tupl
     rows = []
     for name, of in values.items():
         gain = None if name == best else difference(of[main], values[best][main])
-        rows.append(Row(name, {measure: estimate(each) for measure, each in of.items()}, gain))
+        under = next((values[other][main] for other in values if name.startswith(other.replace(OWN, "") + THEN)), None)
+        over = None if under is None else difference(of[main], under)
+        rows.append(Row(name, {measure: estimate(each) for measure, each in of.items()}, gain, over))
     return best, tuple(rows)
 
 
@@ -107,12 +111,47 @@ def to_markdown(table: Table) -> str:
     return "\n".join([f"## {table.collection}, {table.part}", "", _head(table), "", *lines, "", _verdict(table)])
 
 
+def summary_markdown(tables: Sequence[Table]) -> str:
+    """On how many tables each way to answer differs beyond chance, and what therefore does not help."""
+    names = list(dict.fromkeys(row.name for table in tables for row in table.rows))
+    of = {name: [(t, r) for t in tables for r in t.rows if r.name == name] for name in names}
+    lines = ["| | better than the better leg | no difference beyond chance | worse |", "| --- | --- | --- | --- |"]
+    for name, rows in of.items():
+        gains = [(table, row.gain) for table, row in rows if row.gain]
+        better = [table for table, gain in gains if gain.low > 0]
+        worse = [table for table, gain in gains if gain.high < 0]
+        same = [table for table, _ in gains if table not in better and table not in worse]
+        lines.append(f"| {name} | {_named(better)} | {_named(same)} | {_named(worse)} |")
+    return "\n".join(["## In short", "", *lines, "", *_reranked(of)])
+
+
+def _reranked(of: Mapping[str, Sequence[tuple[Table, Row]]]) -> list[str]:
+    """What each reranker adds to the fusion before it."""
+    told = []
+    for name, rows in of.items():
+        over = [(table, row.over) for table, row in rows if row.over]
+        helped = [table for table, gain in over if gain.low > 0]
+        hurt = [table for table, gain in over if gain.high < 0]
+        if over:
+            told.append(f"Against the same fusion without it, `{name.partition(THEN)[2]}` is better on "
+                        f"{_named(helped)}; worse on {_named(hurt)}; elsewhere there is no difference beyond chance.",
+                        )  # fmt: skip
+    return told
+
+
+def _named(tables: Sequence[Table]) -> str:
+    return ", ".join(f"{table.collection} {table.part}" for table in tables) or "none"
+
+
 def _verdict(table: Table) -> str:
     """Which rows are more than chance away from the best leg."""
     above = [row.name for row in table.rows if row.gain and row.gain.low > 0]
     below = [row.name for row in table.rows if row.gain and row.gain.high < 0]
     told = [f"{what}: {'; '.join(names) or 'none'}." for what, names in (("Better", above), ("Worse", below))]
-    return f"Beyond chance, against {table.best_leg}. {' '.join(told)}"
+    over = [
+        f" {row.name} against the same fusion without it: {_shown(row.over, '+')}." for row in table.rows if row.over
+    ]
+    return f"Beyond chance, against {table.best_leg}. {' '.join(told)}{''.join(over)}"
 
 
 def _head(table: Table) -> str:

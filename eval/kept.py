@@ -1,14 +1,17 @@
-"""What legs and the model gave for questions, kept in a file, so that another fusion or reranker asks neither again.
+"""What legs, the model and late interaction gave for questions, kept in a file, so that another fusion or blend asks
+none of them again.
 
-A kept leg proposes chunk ids. Everything behind the legs is the search's own, every time: who may see what, fusion,
-reading under row-level security, reranking, assembly. So what is kept can neither leak nor outlive a grant.
+A kept leg proposes chunk ids, and a kept score is looked up for a chunk that was read. Everything else is the search's
+own, every time: who may see what, fusion, reading under row-level security, blending, assembly. So what is kept can
+neither leak nor outlive a grant.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,14 @@ import numpy.typing as npt
 
 from core.records import Candidate, Mode, Profile
 from models.embedder import Embedder
+from models.reranker import Proposed, Question, Reranker
 from retrieval.legs import Ground
 from retrieval.search import Leg, Searcher
-from retrieval.stages import Proposed
+from retrieval.stages import Proposed as FromLeg
 
 BEHIND = ("fuse.py", "rerank.py", "assemble.py", "search.py", "trail.py", "stages.py")  # what changes no leg
+
+LATE_CODE = ("reranker.py", "token_codes.py", "maxsim.py")  # what scores follow from
 
 Asked = tuple[str, str, str]  # leg, subject, question
 
@@ -33,6 +39,7 @@ class Kept:
         self.legs: dict[Asked, list[Candidate]] = {}
         self.questions: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
         self.counts: dict[str, int] = {}  # by the sha256 of the text
+        self.scores: dict[str, dict[int, float]] = {}  # by question and chunk; nan: it has none
         self.changed = False
 
     def has(self, mode: Mode, subject: str, question: str) -> bool:
@@ -49,14 +56,35 @@ class Kept:
         return {name: self._asking(name, leg) for name, leg in legs.items()}
 
     def _asking(self, name: str, leg: Leg) -> Leg:
-        def propose(searcher: Searcher, ground: Ground, questions: tuple[str, ...], timeout_s: float) -> Proposed:
+        def propose(searcher: Searcher, ground: Ground, questions: tuple[str, ...], timeout_s: float) -> FromLeg:
             key = (name, ground.scan.scope.subject, questions[0])
             if key not in self.legs:
                 self.legs[key] = leg(searcher, ground, questions, timeout_s).candidates
                 self.changed = True
-            return Proposed(self.legs[key])
+            return FromLeg(self.legs[key])
 
         return propose
+
+
+class KeptScores:
+    """What a reranker makes of stored codes; it is asked only for a passage whose score is not kept."""
+
+    def __init__(self, kept: Kept, reranker: Reranker) -> None:
+        self._kept, self._reranker = kept, reranker
+
+    def missing(self, question: str, chunk_ids: Iterable[int]) -> list[int]:
+        """Those whose score is not kept."""
+        known = self._kept.scores.get(question, {})
+        return [chunk_id for chunk_id in chunk_ids if chunk_id not in known]
+
+    def scores(self, question: Question, chunk_ids: Sequence[int], codes: Mapping[int, bytes]) -> list[float | None]:
+        """Of these chunks; `codes` has those of the missing ones, as far as there are any."""
+        known = self._kept.scores.setdefault(question.text, {})
+        if missing := self.missing(question.text, chunk_ids):
+            found = self._reranker.score(question, [Proposed("", codes.get(chunk_id)) for chunk_id in missing])
+            known.update((i, nan if score is None else score) for i, score in zip(missing, found, strict=True))
+            self._kept.changed = True
+        return [None if isnan(known[chunk_id]) else known[chunk_id] for chunk_id in chunk_ids]
 
 
 class KeptEmbedder:
@@ -121,9 +149,10 @@ class KeptEmbedder:
 
 
 def kept_key(known: Mapping[str, Any], folder: Path) -> str:
-    """sha256 of what every leg follows from: `known` has tenant, index, grants, profile, engine; `folder` the code."""
+    """sha256 of what legs and scores follow from: `known` has tenant, index, grants, profile, engine; `folder` the
+    code of the search, beside which the models' lies."""
     digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
-    for file in sorted(folder.glob("*.py")):
+    for file in (*sorted(folder.glob("*.py")), *(folder.parent / "models" / name for name in LATE_CODE)):
         if file.name not in BEHIND:
             digest.update(file.read_bytes())
     return digest.hexdigest()
@@ -146,6 +175,11 @@ def load(path: Path) -> Kept:
             kept.questions[question] = (vectors[row], tokens[place : place + size])
             place += size
         kept.counts = index["counts"]
+        scored, scores, place = arrays["scored"].tolist(), arrays["late"].tolist(), 0
+        for question, size in index["scored"]:
+            end = place + size
+            kept.scores[question] = dict(zip(scored[place:end], scores[place:end], strict=True))
+            place = end
     return kept
 
 
@@ -155,7 +189,9 @@ def save(path: Path, kept: Kept) -> None:
         "legs": [(*key, len(found)) for key, found in kept.legs.items()],
         "questions": [(question, len(tokens)) for question, (_, tokens) in kept.questions.items()],
         "counts": kept.counts,
+        "scored": [(question, len(of)) for question, of in kept.scores.items()],
     }
+    scores = [each for of in kept.scores.values() for each in of.items()]
     candidates = [candidate for found in kept.legs.values() for candidate in found]
     bits = max((tokens.shape[1] for _, tokens in kept.questions.values()), default=0)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -166,6 +202,8 @@ def save(path: Path, kept: Kept) -> None:
             index=np.frombuffer(json.dumps(index).encode(), np.uint8),
             ids=np.array([c.chunk_id for c in candidates], np.int64),
             scores=np.array([c.score for c in candidates], np.float64),
+            scored=np.array([chunk_id for chunk_id, _ in scores], np.int64),
+            late=np.array([score for _, score in scores], np.float64),
             vectors=np.array([vector for vector, _ in kept.questions.values()], np.float32),
             tokens=np.concatenate(
                 [np.empty((0, bits), np.float16)]

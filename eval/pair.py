@@ -102,7 +102,7 @@ def compare(before: Side, after: Side, main: str | None = None) -> Comparison:
     p_values = {name: randomisation_p([b - a for a, b in pair]) for name, pair in pairs.items()}
     corrected = holm(p_values)
     changes = estimates({name: [b - a for a, b in pair] for name, pair in pairs.items()})
-    rows = tuple(_row(name, pair, changes[name], p_values[name], corrected[name]) for name, pair in pairs.items())
+    rows = tuple(row_of(name, pair, changes[name], p_values[name], corrected[name]) for name, pair in pairs.items())
     return Comparison(
         before.run.name, after.run.name, len(queries), main, rows, _changed(before.run.config, after.run.config),
         _moved(before, after, main), tuple(sorted(b - a for a, b in pairs[main])),
@@ -133,7 +133,8 @@ def _main(names: Sequence[str]) -> str:
     )
 
 
-def _row(name: str, pair: Sequence[tuple[float, float]], change: Estimate, p: float, p_holm: float) -> Row:
+def row_of(name: str, pair: Sequence[tuple[float, float]], change: Estimate, p: float, p_holm: float) -> Row:
+    """A measure in both runs, by the pairs of its values."""
     changes = np.array([after - before for before, after in pair])
     return Row(
         name, float(np.mean([a for a, _ in pair])), float(np.mean([b for _, b in pair])),

@@ -43,6 +43,7 @@ class Plan:
     options: SearchRequest = SearchRequest("")
     judged: Judged | None = None  # a collection's
     workers: int = 2
+    pool: int = POOL
 
     def request(self) -> SearchRequest:
         """What every question is asked with: as deep as the deepest measure."""
@@ -76,7 +77,7 @@ def record(
         already = _answered((runs.answers(conn, run.id), runs.passages(conn, run.id), runs.stages(conn, run.id)),
                             plan.golden)  # fmt: skip
     setting = Setting(plan.searched, plan.mode, plan.request(), Fusion(**config["fusion"]), plan.cutoffs[-1],
-                      relevant_chunks(store, plan))  # fmt: skip
+                      relevant_chunks(store, plan), plan.pool)  # fmt: skip
     keep = partial(_keep, store, plan.owner, run.id)
     answers = ask_each(asker(setting), plan.golden, already, plan.workers, keep, progress)
     measured = make_report(

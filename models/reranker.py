@@ -43,10 +43,12 @@ class LateInteraction:
 
     reads: Literal["text", "code"] = "code"
 
-    def __init__(self) -> None:
-        from models.maxsim import compile_maxsim  # numba takes a second, which is not the first question's
+    def __init__(self, ready: bool = True) -> None:
+        """Without `ready` the loops are compiled when a passage is scored, which may be never."""
+        if ready:
+            from models.maxsim import compile_maxsim  # numba takes a second, which is not the first question's
 
-        compile_maxsim()
+            compile_maxsim()
 
     def score(self, question: Question, passages: Sequence[Proposed]) -> list[float | None]:
         """An estimated mean cosine; None for passages without a code, and for a question without a token."""

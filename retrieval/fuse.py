@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from core.records import Candidate, FusedCandidate, Fusion, FusionMethod
 
-DENSE_WEIGHT = Fusion().dense_weight
-RRF_K = 60  # as in the paper
+DENSE_WEIGHT, RRF_K = Fusion().dense_weight, Fusion().rrf_k
 
 
 def fusion_from(method: FusionMethod | None, dense_weight: float | None) -> Fusion | None:
@@ -25,7 +24,9 @@ def fuse(
     fusion: Fusion, dense: Sequence[Candidate], lexical: Sequence[Candidate], k: int | None = None
 ) -> list[FusedCandidate]:
     """The `k` best, best first, as the tenant or the request wants it; all without `k`."""
-    return rrf(dense, lexical, k) if fusion.method == "rrf" else convex(dense, lexical, fusion.dense_weight, k)
+    if fusion.method == "rrf":
+        return rrf(dense, lexical, k, fusion.rrf_k)
+    return convex(dense, lexical, fusion.dense_weight, k)
 
 
 def convex(
@@ -41,9 +42,12 @@ def convex(
     return _ranked(dense, lexical, weighted, k)
 
 
-def rrf(dense: Sequence[Candidate], lexical: Sequence[Candidate], k: int | None = None) -> list[FusedCandidate]:
-    """Best first; ties by chunk id. `fused` is the sum of 1 / (60 + rank) over the legs."""
-    return _ranked(dense, lexical, [(1.0, _reciprocal(dense)), (1.0, _reciprocal(lexical))], k)
+def rrf(
+    dense: Sequence[Candidate], lexical: Sequence[Candidate], k: int | None = None, constant: int = RRF_K
+) -> list[FusedCandidate]:
+    """Best first; ties by chunk id. `fused` is the sum of 1 / (constant + rank) over the legs."""
+    weighted = [(1.0, _reciprocal(leg, constant)) for leg in (dense, lexical)]
+    return _ranked(dense, lexical, weighted, k)
 
 
 def _ranked(
@@ -67,6 +71,6 @@ def _scaled(candidates: Sequence[Candidate], low: float) -> dict[int, float]:
     return {c.chunk_id: (c.score - low) / (high - low) if high > low else 1.0 for c in candidates}
 
 
-def _reciprocal(candidates: Sequence[Candidate]) -> dict[int, float]:
+def _reciprocal(candidates: Sequence[Candidate], constant: int) -> dict[int, float]:
     ordered = sorted(candidates, key=lambda c: (-c.score, c.chunk_id))
-    return {c.chunk_id: 1 / (RRF_K + rank) for rank, c in enumerate(ordered, start=1)}
+    return {c.chunk_id: 1 / (constant + rank) for rank, c in enumerate(ordered, start=1)}

@@ -54,23 +54,23 @@ def read(conn: Conn, stages: Stages, fused: Sequence[FusedCandidate], asked: Ask
     A candidate that is not there for this reader gives way to those behind it; that is found out by its text, or
     already by its code.
     """
-    coded = reads_codes(asked.boxed)
-    first, codes = fused[: depth(asked.request)], dict[int, bytes]()
-    if coded:
-        pool = [candidate.chunk_id for candidate in first[:RERANK_POOL]]
+    boxed = asked.boxed
+    first, codes = fused[: depth(asked.request, boxed)], dict[int, bytes]()
+    if boxed and reads_codes(boxed):
+        pool = [candidate.chunk_id for candidate in first[: boxed.pool]]
         with stages.timed("read"):
             codes = tokens.read(conn, asked.scan.profile_id, pool)
         if len(codes) == len(pool):
-            ranked = rerank(stages, asked.boxed, asked.question, first, proposed(first, {}, codes))
+            ranked = rerank(stages, boxed, asked.question, first, proposed(boxed, first, {}, codes))
             if found := _ranked(conn, stages, ranked, asked.request):
                 return found
-    elif asked.boxed is None and (found := _ranked(conn, stages, first, asked.request)):
+    elif boxed is None and (found := _ranked(conn, stages, first, asked.request)):
         return found
     with stages.timed("read"):
         rows = _whole(conn, fused, len(first))
         readable = [candidate for candidate in fused if candidate.chunk_id in rows]
-        if coded:
-            codes |= tokens.read(conn, asked.scan.profile_id, [c.chunk_id for c in readable[:RERANK_POOL]])
+        if boxed and reads_codes(boxed):
+            codes |= tokens.read(conn, asked.scan.profile_id, [c.chunk_id for c in readable[: boxed.pool]])
     return Unranked(readable, rows, codes)
 
 
@@ -78,7 +78,7 @@ def finish(stages: Stages, found: Ranked | Unranked, asked: Asked) -> Ranked:
     """The last order, where it is still to be found."""
     if isinstance(found, Ranked):
         return found
-    passages = proposed(found.fused, found.rows, found.codes) if asked.boxed else []
+    passages = proposed(asked.boxed, found.fused, found.rows, found.codes) if asked.boxed else []
     ranked = rerank(stages, asked.boxed, asked.question, found.fused, passages)
     with stages.timed("assemble"):
         return Ranked(ranked, found.rows, _grouped(ranked, found.rows, asked.request))
@@ -113,9 +113,10 @@ def _whole(conn: Conn, fused: Sequence[FusedCandidate], first: int) -> dict[int,
     return rows
 
 
-def depth(request: SearchRequest) -> int:
+def depth(request: SearchRequest, boxed: Boxed | None) -> int:
     """How many of the best candidates come into question."""
-    return max(RERANK_POOL, request.top_k if request.as_ranked else READ_AHEAD * request.top_k)
+    shown = request.top_k if request.as_ranked else READ_AHEAD * request.top_k
+    return max(boxed.pool if boxed else RERANK_POOL, shown)
 
 
 def read_spans(store: Store, principal: Principal, spans: Sequence[Span]) -> dict[Span, str]:

@@ -23,11 +23,14 @@ class Boxed:
     reranker: Reranker
     box_s: float  # after so long the answer goes without it
     weight: float = 1.0  # of its score against the fused one; at 1 the fused one has no say
+    pool: int = RERANK_POOL  # candidates that it looks at
 
 
-def late_interaction(box_s: float = 1.0) -> dict[str, Boxed]:
+def late_interaction(
+    box_s: float = 1.0, weight: float = LATE_WEIGHT, pool: int = RERANK_POOL, ready: bool = True
+) -> dict[str, Boxed]:
     """The default reranker by its name."""
-    return {LATE: Boxed(LateInteraction(), box_s, LATE_WEIGHT)}
+    return {LATE: Boxed(LateInteraction(ready), box_s, weight, pool)}
 
 
 def chosen(rerankers: Mapping[str, Boxed], request: SearchRequest) -> Boxed | None:
@@ -44,10 +47,10 @@ def reads_codes(boxed: Boxed | None) -> bool:
 
 
 def proposed(
-    fused: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], codes: Mapping[int, bytes]
+    boxed: Boxed, fused: Sequence[FusedCandidate], rows: Mapping[int, ChunkRow], codes: Mapping[int, bytes]
 ) -> list[Proposed]:
     """What the reranker is to score: the first of the candidates, by their texts and codes as far as they were read."""
-    first = [candidate.chunk_id for candidate in fused[:RERANK_POOL]]
+    first = [candidate.chunk_id for candidate in fused[: boxed.pool]]
     return [Proposed(rows[each].text if each in rows else "", codes.get(each)) for each in first]
 
 

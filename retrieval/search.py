@@ -44,6 +44,7 @@ class Searcher:
     embedder: Embedder  # of the profile that was live when the process started
     lexical: LexicalIndex
     rerankers: Mapping[str, Boxed] = field(default_factory=late_interaction)
+    pool: int = POOL  # of what a leg proposes, so many are fused
     deadline_s: float = 10.0
     at_least_wait_s: float = 5.0
     shelf: Shelf = field(default_factory=Shelf)  # of other profiles' models
@@ -134,7 +135,7 @@ def _pool(searcher: Searcher, stages: Stages, ground: Ground, request: SearchReq
     asked, legs = (searcher, ground, (request.query, *request.queries)), searcher.legs
     dense_leg = request.mode != "lexical" and stages.start("dense", legs["dense"], *asked)
     lexical_leg = request.mode != "dense" and stages.start("lexical", legs["lexical"], *asked)
-    near, worded = stages.finish(dense_leg), stages.finish(lexical_leg)
+    near, worded = (stages.finish(leg)[: searcher.pool] for leg in (dense_leg, lexical_leg))
     with stages.timed("fuse"):
         return Pool(fuse(fusion, near, worded, POOL), near, worded)
 

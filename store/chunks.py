@@ -64,6 +64,10 @@ PLACES = """
     JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
     WHERE c.tenant_id = %s AND c.profile_id = %s
 """
+PLACES_OF = """
+    SELECT c.id, d.external_id, c.start_offset, c.end_offset FROM chunks c
+    JOIN documents d ON d.id = c.document_id AND d.current_version = c.version WHERE c.id = ANY(%s::bigint[])
+"""
 OF_DOCUMENTS = """
     SELECT c.id, d.id, d.external_id, c.start_offset, c.end_offset FROM chunks c
     JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
@@ -254,6 +258,12 @@ def places(conn: Conn, tenant_id: UUID, profile_id: int) -> list[Place]:
     """Where every chunk lies that this transaction's scope shows."""
     with conn.cursor(row_factory=class_row(Place)) as cursor:
         return cursor.execute(PLACES, (tenant_id, profile_id)).fetchall()
+
+
+def places_of(conn: Conn, chunk_ids: Sequence[int]) -> dict[int, Place]:
+    """Where those of the chunks lie that this transaction's scope shows."""
+    rows = conn.execute(PLACES_OF, (list(chunk_ids),)).fetchall()
+    return {chunk_id: Place(*place) for chunk_id, *place in rows}
 
 
 def of_documents(

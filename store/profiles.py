@@ -6,7 +6,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from core.errors import Invalid, ModelMismatch, NotFound
-from core.records import Fusion, Profile
+from core.records import MOST_RRF_K, Fusion, Profile
 from store.audit import Hashing
 from store.pool import Conn
 
@@ -17,11 +17,11 @@ LIVE = """
 """
 WAYS = """
     SELECT p.id, p.name, p.model, p.dimensions, p.precision, p.chunk_tokens, p.chunker, t.fusion, t.dense_weight,
-           t.hash_key, t.keep_queries
+           t.rrf_k, t.hash_key, t.keep_queries
     FROM tenants t JOIN profiles p ON p.id = t.live_profile WHERE t.id = %s
 """
-FUSION = "SELECT fusion AS method, dense_weight FROM tenants WHERE id = %s"
-SET_FUSION = "UPDATE tenants SET fusion = %s, dense_weight = %s WHERE id = %s"
+FUSION = "SELECT fusion AS method, dense_weight, rrf_k FROM tenants WHERE id = %s"
+SET_FUSION = "UPDATE tenants SET fusion = %s, dense_weight = %s, rrf_k = %s WHERE id = %s"
 ADD = "SELECT add_profile(%s, %s, %s, %s, %s, %s)"
 TENANT = "SELECT id FROM tenants WHERE name = %s"
 ADD_TENANT = "INSERT INTO tenants (name, live_profile) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING RETURNING id"
@@ -59,10 +59,16 @@ def ensure_tenant(conn: Conn, name: str, profile_id: int) -> UUID:
 
 def tenant_named(conn: Conn, name: str) -> UUID:
     """A tenant's id. Raises NotFound."""
-    row = conn.execute(TENANT, (name,)).fetchone()
-    if row is None:
+    found = find_tenant(conn, name)
+    if found is None:
         raise NotFound(f"there is no tenant {name!r}: `citadel migrate` makes the one that CITADEL_TENANT names")
-    return UUID(str(row[0]))
+    return found
+
+
+def find_tenant(conn: Conn, name: str) -> UUID | None:
+    """A tenant's id; None when there is none of that name."""
+    row = conn.execute(TENANT, (name,)).fetchone()
+    return None if row is None else UUID(str(row[0]))
 
 
 def live_profile(conn: Conn, tenant_id: UUID) -> Profile:
@@ -88,7 +94,7 @@ def ways_of(conn: Conn, tenant_id: UUID) -> Ways:
     row = conn.execute(WAYS, (tenant_id,), prepare=True).fetchone()
     if row is None:
         raise NotFound("the tenant has no live profile")
-    return Ways(Profile(*row[:7]), Fusion(*row[7:9]), Hashing(*row[9:]))
+    return Ways(Profile(*row[:7]), Fusion(*row[7:10]), Hashing(*row[10:]))
 
 
 def profile_named(conn: Conn, name: str) -> Profile:
@@ -109,10 +115,12 @@ def fusion_of(conn: Conn, tenant_id: UUID) -> Fusion:
 
 
 def set_fusion(conn: Conn, tenant_id: UUID, fusion: Fusion) -> None:
-    """From this commit on, for every search of the tenant. Raises Invalid for a weight outside of 0 to 1."""
+    """From this commit on, for every search of the tenant. Raises Invalid for a weight or constant out of range."""
     if not 0 <= fusion.dense_weight <= 1:
         raise Invalid(f"the dense leg's weight lies between 0 and 1, not at {fusion.dense_weight:g}")
-    conn.execute(SET_FUSION, (fusion.method, fusion.dense_weight, tenant_id))
+    if not 1 <= fusion.rrf_k <= MOST_RRF_K:
+        raise Invalid(f"the constant of RRF lies between 1 and {MOST_RRF_K}, not at {fusion.rrf_k}")
+    conn.execute(SET_FUSION, (fusion.method, fusion.dense_weight, fusion.rrf_k, tenant_id))
 
 
 def _by_name(conn: Conn, name: str) -> Profile | None:

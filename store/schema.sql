@@ -39,7 +39,8 @@ CREATE TABLE tenants (
     keep_versions     int CHECK (keep_versions >= 0),
     keep_days         int CHECK (keep_days >= 0),
     keep_job_days     int CHECK (keep_job_days >= 0), -- how many days jobs are kept after their end; null: all of them
-    sensitive         jsonb NOT NULL DEFAULT '{}'  -- kind → action on personal data and secrets; else the installation's
+    sensitive         jsonb NOT NULL DEFAULT '{}', -- kind → action on personal data and secrets; else the installation's
+    rrf_k             int NOT NULL DEFAULT 60 CHECK (rrf_k BETWEEN 1 AND 1000)  -- of reciprocal rank fusion
 );
 
 CREATE TABLE classifications (

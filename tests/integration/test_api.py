@@ -395,13 +395,14 @@ def test_the_audit_names_who_did_what_for_whom(api: Api, key: dict[str, str], an
 
 def test_fusion_is_read_and_changed_by_an_operator_whom_nothing_is_hidden_from(api: Api) -> None:
     operator = api.key("operator", "operate")
-    assert api.http.get("/v1/fusion", headers=operator).json() == {"method": "convex", "dense_weight": 0.4}
-    changed = {"method": "rrf", "dense_weight": 0.7}
+    assert api.http.get("/v1/fusion", headers=operator).json() == {"method": "convex", "dense_weight": 0.4, "rrf_k": 60}
+    changed = {"method": "rrf", "dense_weight": 0.7, "rrf_k": 20}
     assert api.http.put("/v1/fusion", json=changed, headers=operator).json() == changed
     assert api.http.get("/v1/fusion", headers=operator).json() == changed
     ((actor, detail),) = fetch(api.world, "SELECT actor, detail FROM audit_log WHERE action = 'fusion.change'")
     assert (actor, detail) == ("service:operator", changed)
-    for wrong in ({"method": "mean"}, {"method": "rrf", "dense_weight": 1.1}, {"dense_weight": 0.5}):
+    outside: list[dict[str, Any]] = [{"method": "rrf", "dense_weight": 1.1}, {"method": "rrf", "rrf_k": 0}]
+    for wrong in ({"method": "mean"}, {"dense_weight": 0.5}, *outside):
         assert api.http.put("/v1/fusion", json=wrong, headers=operator).status_code == 422
     for name, scopes, limits in (("reader", ("search",), {}), ("writer", ("ingest", "search"), {}),
                                  ("cut", ("operate",), {"ceiling": ["group:a"]})):  # fmt: skip

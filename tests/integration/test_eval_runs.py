@@ -22,6 +22,7 @@ from eval.kept import Kept, load, save
 from eval.measures import parse_measures
 from eval.page import run_page, to_html, to_markdown
 from eval.pair import compare, side
+from eval.pool import pool
 from eval.record import Plan, keep_golden, record
 from eval.report import RunReport
 from eval.run import Answered
@@ -365,3 +366,57 @@ def test_check_ends_with_one_when_a_judgement_fails(filled: World, run: Callable
     done = run("golden", "check", file)
     assert done.exit_code == 1 and "leaking" in done.stdout
     assert json.loads(run("golden", "check", file, "--json").stdout)["counts"] == {"leaking": 1}
+
+
+# --- the pool -----------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_is_what_runs_found_and_nobody_judged(filled: World, searcher: Searcher) -> None:
+    kept = Kept()
+    recorded(filled, searcher, kept)
+    recorded(filled, searcher, kept, name="words", mode="lexical")
+    sides = [side(filled.store, filled.tenant_id, name) for name in ("main", "words")]
+    lines = {line["query"]: line for line in pool(filled.store, sides, 3)}
+    with writing(filled.store) as conn:
+        passages = [runs.passages(conn, each.run.id) for each in sides]
+    for query in questions().queries:
+        expected: dict[str, list[str]] = {}
+        for each, of in zip(sides, passages, strict=True):
+            for p in (p for p in of if p.query_id == query.id and p.rank <= 3):
+                if p.external_id not in query.gains() and p.external_id not in query.forbidden:
+                    told = expected.setdefault(p.external_id, [])
+                    told += [] if any(each.run.name in t for t in told) else [f"{p.rank} in {each.run.name}"]
+        found = lines.get(query.query, {"relevant": []})["relevant"]
+        ranks = {document: f"rank {', '.join(told)}" for document, told in expected.items()}
+        assert {j["document"]: j["suggested"] for j in found} == ranks
+        assert all(j["confirmed"] is None and j["shown"] for j in found)
+    every = [judgement["suggested"] for line in lines.values() for judgement in line["relevant"]]
+    assert any("in main" in told and "in words" in told for told in every)
+    fewer = recorded(filled, searcher, kept, name="fewer", golden=replace(questions(), queries=questions().queries[:3]))
+    with pytest.raises(Invalid, match="the same questions"):
+        pool(filled.store, [*sides, side(filled.store, filled.tenant_id, str(fewer[0].id))], 3)
+    with pytest.raises(Invalid, match="one name"):
+        pool(filled.store, [sides[0], sides[0]], 3)
+
+
+def test_a_pool_shows_what_its_asker_may_read_now(filled: World, searcher: Searcher) -> None:
+    bare = GoldenSet("bare", "", (GoldenQuery("q", "the takeover of Perch", ANA, (Judgement("leave.md"),)),))
+    recorded(filled, searcher, Kept(), name="bare", golden=bare)
+    runs_of = [side(filled.store, filled.tenant_id, "bare")]
+    (line,) = pool(filled.store, runs_of, 10)
+    assert SECRET in json.dumps(line)
+    filled.groups({"group:staff": [ANA, BEN]})
+    left = pool(filled.store, runs_of, 10)
+    assert "board.md" not in json.dumps(left) and SECRET not in json.dumps(left)
+
+
+def test_a_pool_by_the_command(filled: World, run: Callable[..., Any], tmp_path: Path) -> None:
+    file, target = write_set(tmp_path / "acme.jsonl"), tmp_path / "unjudged.jsonl"
+    run("eval", "run", file, "--name", "main", "--k", "10")
+    told = json.loads(run("golden", "pool", target, "main", "--top", "10", "--json").stdout)
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    assert told["questions"] == len(lines) == 12 and target.stat().st_mode & 0o077 == 0
+    assert told["judgements"] == sum(len(line["relevant"]) for line in lines) > 12
+    assert run("golden", "import", target).exit_code == 2  # suggestions are no judgements
+    assert "there already" in run("golden", "pool", target, "main").output
+    assert run("golden", "pool", tmp_path / "x.jsonl", "absent").exit_code == 2

@@ -300,14 +300,15 @@ def test_legs_of_several_parts_and_sizes_on_one_page(world: World, run: Callable
         ("beir", "test", None), ("chroma", "test", 64), ("chroma", "held", 64),
     ]  # fmt: skip
     assert [line for line in page.read_text().splitlines() if line.startswith("## ")] == [
-        "## beir, test", "## chroma, test", "## chroma, held",
+        "## In short", "## beir, test", "## chroma, test", "## chroma, held",
     ]  # fmt: skip
 
 
 def test_a_tenants_fusion_is_shown_and_set(world: World, run: Callable[..., Any]) -> None:
     assert run("fusion").stdout == "convex, dense weight 0.4\n"
     assert run("fusion", "--dense-weight", "0.6").stdout == "convex, dense weight 0.6\n"
-    assert run("fusion", "--method", "rrf").stdout == "rrf\n"
+    assert run("fusion", "--method", "rrf").stdout == "rrf, k 60\n"
+    assert run("fusion", "--rrf-k", "20").stdout == "rrf, k 20\n"
     assert run("fusion", "--method", "convex").stdout == "convex, dense weight 0.6\n"
     assert run("fusion", "--dense-weight", "1.5").exit_code == 2
-    assert fetch(world, "SELECT count(*) FROM audit_log WHERE action = 'fusion.change'") == [(3,)]
+    assert fetch(world, "SELECT count(*) FROM audit_log WHERE action = 'fusion.change'") == [(4,)]

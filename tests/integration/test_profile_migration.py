@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from psycopg import sql
 
-from cli.stack import models_at_hand
+from cli.service import models_at_hand
 from core.errors import Conflict, NotFound, ProfileMoved
 from core.records import Labels, Profile, SearchAnswer, SearchRequest
 from eval.golden import GoldenQuery, GoldenSet, Judgement

@@ -67,7 +67,7 @@ FIELDS: dict[str, dict[str, str]] = {
     "ExplanationOut": dict.fromkeys(
         ("document_id", "subject", "decision", "epoch", "external_id", "indexed", "label_set_id", "labels",
          "allowed_by", "denied_by", "clearance"), "explain"),
-    "FusionOut": dict.fromkeys(("method", "dense_weight"), "fusion"),
+    "FusionOut": dict.fromkeys(("method", "dense_weight", "rrf_k"), "fusion"),
     "HeldOut": dict.fromkeys(("label", "path", "claimed"), "explain"),
     "ClearanceOut": dict.fromkeys(("classification", "own", "reaches"), "explain"),
     "CitationOut": dict.fromkeys(

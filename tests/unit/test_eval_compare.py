@@ -7,7 +7,7 @@ import pytest
 from ir_measures import P, R, nDCG
 
 from core.records import Candidate, FusedCandidate, Fusion, Place
-from eval.compare import Table, leg_rankings, rows_of, to_dict, to_markdown, to_text, values_of
+from eval.compare import Table, leg_rankings, rows_of, summary_markdown, to_dict, to_markdown, to_text, values_of
 from eval.golden import GoldenQuery, GoldenSet, Judgement
 from eval.judged import Judged, judge
 from eval.legs import Answers
@@ -117,3 +117,21 @@ def test_the_gain_is_over_the_better_leg() -> None:
     table = Table("c", "test", None, "document", 2, 3, 2, best, rows)
     assert to_dict(table)["rows"][2]["measures"]["nDCG@10"]["mean"] == pytest.approx((1 + half) / 2)
     assert f"{(1 + half) / 2:.3f} [" in to_text(table) and f"{(1 - half) / 2:+.3f} [" in to_markdown(table)
+
+
+def test_a_reranker_is_held_against_the_fusion_before_it() -> None:
+    judged = judge(golden(*(asks(f"q{n}", Judgement("a")) for n in range(12))), [])
+    first, second, third = documents("a"), documents("x", "a"), documents("x", "y", "a")
+    every = {name: dict.fromkeys(judged.grades, ranking) for name, ranking in (
+        ("dense", second), ("lexical", third), ("convex 0.4, the tenant's", second), ("convex 0.4, then late", first),
+    )}  # fmt: skip
+    best, rows = rows_of(judged, every)
+    by_name = {row.name: row for row in rows}
+    over = by_name["convex 0.4, then late"].over
+    assert over is not None and (over.mean, over.low) == pytest.approx((1 - 1 / math.log2(3),) * 2)
+    assert [name for name, row in by_name.items() if row.over] == ["convex 0.4, then late"]
+    table = Table("c", "test", None, "document", 2, 3, 12, best, rows)
+    told = summary_markdown([table, table])
+    assert "| lexical | none | none | c test, c test |" in told and "| dense | none | none | none |" in told
+    assert "| convex 0.4, the tenant's | none | c test, c test | none |" in told
+    assert "Against the same fusion without it, `late` is better on c test, c test; worse on none" in told
