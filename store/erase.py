@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from core.errors import NotFound, VersionConflict
-from store import audit, changes, tokens
+from store import asked, audit, changes, tokens
 from store.pool import Conn
 
 NAMES = "SELECT source_id, external_id FROM documents WHERE tenant_id = %s AND id = %s"
@@ -135,6 +135,7 @@ def take_away(
         raise NotFound("there is no such document")
     if expected is not None and expected != row[0]:
         raise VersionConflict(f"the document is at version {row[0]}, not {expected}: read it again")
+    asked.scrub(conn, tenant_id, document_id, names[1])
     keys = [str(key) for (key,) in conn.execute(BLOBS, (document_id,)).fetchall()]
     rows, chunk_ids = _delete_rows(conn, document_id)
     seq = changes.log(conn, tenant_id, document_id, None, "delete")
