@@ -25,6 +25,7 @@ from cli.processes import beat, dispatch, follow, migrate, serve, up, worker
 from cli.profiles import profile_group
 from cli.search import search_command
 from cli.sources import refresh_command, sources_group
+from cli.suggest import review_command, suggest_command
 from cli.traces import feedback_command, traces_group
 from cli.upkeep import retention_command, upkeep_command
 from core.config import load_settings
@@ -57,6 +58,8 @@ for command in (up, serve, worker, dispatch, beat, follow, migrate, keys_group, 
                 upkeep_command, retention_command, policy_group, documents_group, traces_group, feedback_command,
                 demo):  # fmt: skip
     citadel.add_command(command)
+for command in (suggest_command, review_command):
+    golden_group.add_command(command)
 
 
 def main() -> None:

@@ -80,6 +80,20 @@ LISTED = """
     WHERE a.tenant_id = %s AND (%s::timestamptz IS NULL OR a.at >= %s)
     ORDER BY f.request_id IS NULL, coalesce(f.at, a.at) DESC LIMIT %s
 """
+# As the transaction's scope shows them: what a passage says, and whether that still stands in its document.
+SHOWN = """
+    SELECT w.place, d.external_id, said.text, d.current_version = w.version,
+           CASE WHEN said.text <> '' THEN
+               (length(now.text) - length(replace(now.text, said.text, ''))) / length(said.text) ELSE 0 END,
+           coalesce((SELECT c.heading_path FROM chunks c
+                     WHERE c.document_id = w.id AND c.version = w.version AND c.start_offset <= w.start
+                     ORDER BY c.start_offset DESC LIMIT 1), '{}')
+    FROM unnest(%s::uuid[], %s::int[], %s::int[], %s::int[]) WITH ORDINALITY AS w (id, version, start, stop, place)
+    JOIN documents d ON d.id = w.id
+    JOIN versions v ON v.document_id = w.id AND v.version = w.version AND v.text IS NOT NULL
+    JOIN versions now ON now.document_id = w.id AND now.version = d.current_version
+    CROSS JOIN LATERAL (SELECT substr(v.text, w.start + 1, w.stop - w.start)) AS said (text)
+"""
 COUNTS = """
     SELECT count(*) FILTER (WHERE f.request_id IS NULL), count(f.request_id), count(*) FILTER (WHERE a.query IS NULL)
     FROM asked a LEFT JOIN feedback f USING (request_id) WHERE a.tenant_id = %s
@@ -128,6 +142,17 @@ class Asked:
     helpful: bool | None
     missing: tuple[Missing, ...]
     comment: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a kept passage says, as somebody may read it now."""
+
+    external_id: str
+    text: str
+    current: bool  # whether its version still is
+    times: int  # that the text stands in the current version
+    heading: tuple[str, ...]  # () where its chunks are gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +216,15 @@ def listed(conn: Conn, tenant_id: UUID, since: datetime | None, limit: int) -> l
     """Kept searches, those with feedback first, and then the newest."""
     rows = conn.execute(LISTED, (tenant_id, since, since, limit)).fetchall()
     return [_asked(*row) for row in rows]
+
+
+def shown(conn: Conn, passages: Sequence[Span]) -> dict[Span, Shown]:
+    """Those of the passages that this transaction's scope shows."""
+    columns = ([p.document_id for p in passages], [p.version for p in passages],
+               [p.start for p in passages], [p.end for p in passages])  # fmt: skip
+    rows = conn.execute(SHOWN, columns).fetchall()
+    return {passages[place - 1]: Shown(name, text, current, times, tuple(heading))
+            for place, name, text, current, times, heading in rows}  # fmt: skip
 
 
 def counts(conn: Conn, tenant_id: UUID) -> Counts:
