@@ -223,6 +223,13 @@ def test_a_card_shows_who_asked_what_and_where_it_stands(run: Callable[..., Any]
     assert "\x1b" not in card
 
 
+def test_where_nothing_was_said_nothing_is_asked(world: World, run: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / "s.jsonl"
+    assert "0 questions, 0 judgements to confirm" in run("golden", "suggest", file, "--name", "birds").stdout
+    assert "0 judgements of 0 questions" in run("golden", "review", file, "--name", "birds").stdout
+    assert "nothing" in run("golden", "list").stdout
+
+
 def test_questions_are_kept_from_when_it_is_turned_on(world: World, run: Callable[..., Any]) -> None:
     assert "off" in run("traces", "show").stdout
     assert "5.0% of the questions are kept for 7 days" in run("traces", "on", "--days", "7").stdout
