@@ -10,7 +10,7 @@ from api import docs, errors
 from api.admission import Admission
 from api.body import BodyLimit
 from api.metrics import Metrics
-from api.routes import access, batch, documents, fusion, health, jobs, scim, search, sources
+from api.routes import access, batch, documents, feedback, fusion, health, jobs, scim, search, sources
 from api.service import Service
 
 DESCRIPTION = """Labelled documents in, permitted and cited context out.
@@ -36,7 +36,7 @@ def create_app(open_service: Callable[[], AbstractContextManager[Service]], max_
                   docs_url=None, redoc_url=None)  # fmt: skip
     app.state.metrics = Metrics()
     app.state.admission = Admission()
-    for routes in (search, batch, documents, jobs, sources, access, fusion, scim, health):
+    for routes in (search, feedback, batch, documents, jobs, sources, access, fusion, scim, health):
         app.include_router(routes.router)
     docs.install(app)
     errors.install(app)

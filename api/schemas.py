@@ -1,10 +1,13 @@
 """The bodies of the contract, v1: what comes in is checked here, what goes out is shaped here."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from core.errors import Invalid
+from core.feedback import Feedback, Missing
 from core.labels import make_labels
 from core.records import MOST_RRF_K, Fusion, FusionMethod, Labels, Recency, SearchRequest
 
@@ -138,6 +141,59 @@ class SearchIn(Body):
         """As the search takes it."""
         recency = self.recency and Recency(**dict(self.recency))
         return SearchRequest(**{**dict(self), "queries": tuple(self.queries), "recency": recency})
+
+
+class MissingIn(Body):
+    """What the answer should have had."""
+
+    document: Text | None = Field(default=None, min_length=1, max_length=1024, description="Its external_id.")
+    text: Text | None = Field(default=None, min_length=1, max_length=4000, description="Words that it should have had.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.document is None) == (self.text is None):
+            raise ValueError("give either document or text")
+        return self
+
+
+class FeedbackIn(Body):
+    """What somebody says of an answer that it got."""
+
+    request_id: UUID = Field(description="Of the answer.")
+    helpful: bool | None = None
+    used: list[Annotated[str, Field(pattern=r"^\[[1-9][0-9]{0,2}\]$")]] = Field(
+        default=[], max_length=100, description="Markers of the passages that were used."
+    )
+    missing: list[MissingIn] = Field(default=[], max_length=10)
+    comment: Text | None = Field(default=None, min_length=1, max_length=4000)
+    query: Question | None = Field(default=None, description="The question again, so that it can become a judgement.")
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"request_id": "0b0d5e0c-52a4-4d0e-8a07-6f4c1b2b9c11", "helpful": True, "used": ["[1]"],
+                 "missing": [{"document": "handbook/trains.md"}], "comment": "And by train?"}
+            ]
+        },
+    )  # fmt: skip
+
+    def record(self) -> Feedback:
+        """As it is kept. Raises Invalid when it says nothing."""
+        if self.helpful is None and not (self.used or self.missing or self.comment):
+            raise Invalid("say something: helpful, used, missing or comment")
+        return Feedback(
+            self.request_id, self.helpful, tuple(sorted({int(marker[1:-1]) for marker in self.used})),
+            tuple(Missing(each.document, each.text) for each in self.missing), self.comment, self.query,
+        )  # fmt: skip
+
+
+class FeedbackOut(BaseModel):
+    """That it is kept."""
+
+    request_id: UUID = Field(description="Of the answer that it is about.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"request_id": "0b0d5e0c-52a4-4d0e-8a07-6f4c1b2b9c11"}]})
 
 
 class FusionIn(Body):

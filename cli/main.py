@@ -41,7 +41,7 @@ COMMANDS = {  # where each one is; loaded when it is named, for all of them toge
     "fusion": "cli.fusion:fusion_command",
     "eval": "cli.eval:eval_group",
     "tune": "cli.tune:tune_command",
-    "golden": "cli.golden:golden_group",
+    "golden": "cli.suggest:golden_group",  # of cli.golden, with two more
     "audit": "cli.audit:audit_group",
     "erase": "cli.erase:erase_command",
     "tombstones": "cli.erase:tombstones_group",
@@ -51,6 +51,8 @@ COMMANDS = {  # where each one is; loaded when it is named, for all of them toge
     "upkeep": "cli.upkeep:upkeep_command",
     "retention": "cli.upkeep:retention_command",
     "policy": "cli.policy:policy_group",
+    "traces": "cli.traces:traces_group",
+    "feedback": "cli.traces:feedback_command",
     "documents": "cli.documents:documents_group",
     "demo": "cli.demo:demo",
 }

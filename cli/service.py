@@ -39,7 +39,7 @@ def open_service(settings: Settings) -> Iterator[Service]:
         yield Service(
             searcher.store,
             FsspecBlobs(settings.blob_store_url()),
-            replace(searcher, answers=answers),
+            replace(searcher, answers=answers, traced=True),
             RedisBroker(settings.redis_url),
             settings.max_body_bytes,
             tuple(Path(root) for root in settings.source_roots.split(os.pathsep) if root),

@@ -34,6 +34,7 @@ def upkeep_command(
     \b
     retention  versions that the tenants do not keep, see `citadel retention`
     jobs       jobs that ended longer ago than the tenants keep them, see there
+    questions  what was asked and said longer ago than is kept, see `citadel traces`
     orphans    chunks that no search can find, vectors and codes without a chunk
     blobs      bytes that no version refers to
     copies     documents that were not compared with others yet, linked with those that say the same

@@ -106,6 +106,11 @@ def _native(path: Path, subject: str | None) -> Iterator[GoldenQuery]:
         yield query
 
 
+def question_of(raw: object) -> GoldenQuery:
+    """One line of a native file. Raises InvalidGolden and InvalidLabel."""
+    return _query(_only(raw, QUERY_KEYS, "a question"), None)
+
+
 def _query(raw: Mapping[str, object], subject: str | None) -> GoldenQuery:
     text = _text(raw.get("query"), "`query`")
     asker = _subject(raw.get("as", subject))
@@ -325,6 +330,8 @@ def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 def _only(raw: object, known: Sequence[str], what: str) -> Mapping[str, object]:
     if not isinstance(raw, dict):
         raise InvalidGolden(f"{what} must be an object with {', '.join(known)}, not {_shown(raw)}")
+    if "suggested" in raw:
+        raise InvalidGolden("is a suggestion, which nobody has confirmed: `citadel golden review` takes this file")
     if unknown := [key for key in raw if key not in known]:
         raise InvalidGolden(f"{what} has the unknown key {unknown[0][:40]!r}: choose from {', '.join(known)}")
     return raw

@@ -12,7 +12,7 @@ from ingest.pipeline import Pipeline
 from ingest.reembed import Target, catch_up
 from ingest.sweep import delete_unused, sweep_blobs
 from models.embedder import Embedder
-from store import copies, kept_profiles, retention, upkeep
+from store import asked, copies, kept_profiles, retention, upkeep
 from store.blobs import BlobStore
 from store.pool import Conn, Store, alone, writing
 
@@ -106,6 +106,12 @@ def _jobs(work: Upkeep) -> Report:
         return Report("jobs", {"jobs": retention.count_jobs(conn)})
 
 
+def _questions(work: Upkeep) -> Report:
+    """Questions that the tenants do not keep any longer, and what was said of their answers."""
+    with writing(work.store) as conn:
+        return Report("questions", {"questions": asked.count_due(conn) if work.dry_run else asked.expire(conn)})
+
+
 def _orphans(work: Upkeep) -> Report:
     """Chunks that no search can find, and vectors and codes without a chunk."""
     with writing(work.store) as conn:
@@ -189,6 +195,7 @@ def _vacuumed(work: Upkeep, conn: Conn, worn: upkeep.Worn) -> int:
 STEPS: dict[str, Callable[[Upkeep], Report]] = {
     "retention": _retention,
     "jobs": _jobs,
+    "questions": _questions,
     "orphans": _orphans,
     "blobs": _blobs,
     "copies": _copies,

@@ -24,6 +24,7 @@ from retrieval.recall import Asked, KeptAnswers, recall
 from retrieval.recency import fresher
 from retrieval.rerank import Boxed, chosen, late_interaction, reads_codes
 from retrieval.stages import Proposed, Stages, StageThreads
+from retrieval.traced import trace
 from retrieval.trail import Answered, record_search
 from store import access, profiles
 from store.chunks import Scan
@@ -51,6 +52,7 @@ class Searcher:
     ways_of: Callable[[Conn, UUID], profiles.Ways] = profiles.ways_of  # or another profile's, to evaluate it
     questions: Questions = field(default_factory=Questions)
     answers: KeptAnswers | None = None  # None: none is kept
+    traced: bool = False  # whether questions are kept of tenants that chose so: people's are, an evaluation's are not
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     legs: Mapping[str, "Leg"] = field(default_factory=lambda: {"dense": _dense, "lexical": _lexical})
     threads: StageThreads = field(default_factory=lambda: StageThreads(SEARCHES))
@@ -81,6 +83,8 @@ def _audited(searcher: Searcher, principal: Principal, request: SearchRequest, r
         record_search(searcher.store, principal, request, request_id, error)
         raise
     record_search(searcher.store, principal, request, request_id, answered)
+    if searcher.traced:
+        trace(searcher.store, principal, request, answered)
     return answered.answer
 
 

@@ -55,12 +55,19 @@ def record_search(
         outcome = outcome_of(answered)
     else:
         answer = answered.answer
-        versions = {f"{p.citation.document_id}@{p.citation.version}" for p in answer.passages}
-        versions |= {f"{each.document_id}@{each.version}" for each in answer.explanation or ()}
         detail |= {"explain": True} if answer.explanation is not None else {}
-        detail |= {"documents": sorted(versions), "degraded": list(answer.degraded), **scope_detail(answered.scope)}
+        detail |= {**_went_out(answer), "degraded": list(answer.degraded), **scope_detail(answered.scope)}
     hashing = None if isinstance(answered, Permanent) else answered.hashing
     _record(store, principal, "search", None, request_id, outcome, detail, (request.query, *request.queries), hashing)
+
+
+def _went_out(answer: SearchAnswer) -> dict[str, Any]:
+    """The versions that went out, and each passage as [place among those, start, end], in the order of the markers."""
+    told = [f"{p.citation.document_id}@{p.citation.version}" for p in answer.passages]
+    documents = sorted({*told, *(f"{each.document_id}@{each.version}" for each in answer.explanation or ())})
+    place = {version: number for number, version in enumerate(documents)}
+    spans = [[place[v], p.citation.start, p.citation.end] for v, p in zip(told, answer.passages, strict=True)]
+    return {"documents": documents, "spans": spans}
 
 
 @contextmanager

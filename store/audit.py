@@ -25,7 +25,7 @@ Action = Literal[
     "list", "request", "audit.retention", "audit.query_text", "access.explain", "access.diff", "label_set.change",
     "key.rotate", "identity.add", "identity.remove", "scim.change", "fusion.change", "refresh.request", "job.cancel",
     "job.retry", "source.change", "profile.promote", "profile.rollback", "profile.drop", "retention.change",
-    "policy.change",
+    "policy.change", "feedback", "traces.change",
 ]  # fmt: skip
 ACTIONS: tuple[str, ...] = get_args(Action)
 
@@ -77,6 +77,7 @@ class Hashing:
 
     key: bytes = field(repr=False)
     keep_queries: bool  # as text, beside its hash
+    trace_rate: float = 0.0  # share of the searches whose question is kept to make judgements of
 
 
 @dataclass(frozen=True, slots=True)

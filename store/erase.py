@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from core.errors import NotFound, VersionConflict
-from store import attachments, audit, changes, tokens
+from store import asked, attachments, audit, changes, tokens
 from store.pool import Conn
 
 NAMED = "SELECT external_id FROM documents WHERE id = ANY(%s)"
@@ -160,6 +160,7 @@ def take_away(
 def _bury(conn: Conn, document_id: UUID, told: _Told) -> Taken:
     names = conn.execute(NAMES, (told.tenant_id, document_id)).fetchone()
     assert names is not None, "its row is held"
+    asked.scrub(conn, told.tenant_id, document_id, names[1])
     keys = [str(key) for (key,) in conn.execute(BLOBS, (document_id,)).fetchall()]
     rows, chunk_ids = _delete_rows(conn, document_id)
     seq = changes.log(conn, told.tenant_id, document_id, None, "delete")

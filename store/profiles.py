@@ -17,7 +17,7 @@ LIVE = """
 """
 WAYS = """
     SELECT p.id, p.name, p.model, p.dimensions, p.precision, p.chunk_tokens, p.chunker, t.fusion, t.dense_weight,
-           t.rrf_k, t.hash_key, t.keep_queries
+           t.rrf_k, t.hash_key, t.keep_queries, t.trace_rate
     FROM tenants t JOIN profiles p ON p.id = t.live_profile WHERE t.id = %s
 """
 FUSION = "SELECT fusion AS method, dense_weight, rrf_k FROM tenants WHERE id = %s"

@@ -31,6 +31,9 @@ PROTECTED = (
     "kept_profiles",
     "fingerprints",
     "fingerprint_bands",
+    "asked",
+    "asked_passages",
+    "feedback",
 )
 
 ROLE = """
@@ -67,7 +70,8 @@ NEEDED = {
 NEEDED |= dict.fromkeys(
     ("memberships", "clearances", "closed_subjects", "scim_users", "scim_groups", "label_sets", "sources", "change_log",
      "jobs", "tombstones", "calibrations", "kept_profiles", "golden_sets", "golden_queries", "eval_runs",
-     "eval_answers", "eval_passages", "eval_stages", "listings", "listed"), ("scope_tenant()",)
+     "eval_answers", "eval_passages", "eval_stages", "listings", "listed", "asked", "asked_passages", "feedback"),
+    ("scope_tenant()",),
 )  # fmt: skip
 UNPOLICED = """
     SELECT relname FROM pg_class

@@ -40,7 +40,11 @@ CREATE TABLE tenants (
     keep_days         int CHECK (keep_days >= 0),
     keep_job_days     int CHECK (keep_job_days >= 0), -- how many days jobs are kept after their end; null: all of them
     sensitive         jsonb NOT NULL DEFAULT '{}', -- kind → action on personal data and secrets; else the installation's
-    rrf_k             int NOT NULL DEFAULT 60 CHECK (rrf_k BETWEEN 1 AND 1000)  -- of reciprocal rank fusion
+    rrf_k             int NOT NULL DEFAULT 60 CHECK (rrf_k BETWEEN 1 AND 1000),  -- of reciprocal rank fusion
+    -- the share of searches whose question is kept, and for how many days; with feedback, for so many
+    trace_rate        float8 NOT NULL DEFAULT 0 CHECK (trace_rate BETWEEN 0 AND 1),
+    trace_days        int NOT NULL DEFAULT 30 CHECK (trace_days > 0),
+    feedback_days     int NOT NULL DEFAULT 365 CHECK (feedback_days > 0)
 );
 
 CREATE TABLE classifications (
@@ -459,6 +463,7 @@ CREATE TABLE audit_log (
     hash       bytea NOT NULL,
     PRIMARY KEY (tenant_id, seq, at)
 ) PARTITION BY RANGE (at);
+CREATE INDEX audit_log_searches ON audit_log (request_id) WHERE action = 'search'; -- feedback names its request
 
 CREATE TABLE audit_heads (                                  -- the last row of each chain
     tenant_id uuid PRIMARY KEY,
@@ -807,6 +812,52 @@ CALL protect('eval_stages', 'tenant_id = (SELECT scope_tenant())');
 GRANT SELECT, INSERT, UPDATE, DELETE ON golden_sets, golden_queries, eval_runs, eval_answers, eval_passages, eval_stages
     TO citadel_maintenance;
 ALTER TABLE golden_queries ALTER line SET STATISTICS 0; -- quotes: no samples that outlive an erasure
+-- What was asked, and what was said of the answer --------------------------------------------------------------------
+
+-- A search whose question is kept: one of a sample, or one that somebody gave feedback to. No reader of the application
+-- sees any of it: what somebody asked, and said of it, is the operator's.
+CREATE TABLE asked (
+    request_id uuid PRIMARY KEY,
+    tenant_id  uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
+    subject    text NOT NULL,                      -- who asked
+    query      text,                               -- redacted; null: nobody told its words
+    at         timestamptz NOT NULL                -- of the search
+);
+CREATE INDEX ON asked (tenant_id, at);
+
+-- What was answered, as its markers number it. Who erases a document takes the whole search away, for its words and
+-- what was said of it may quote the document.
+CREATE TABLE asked_passages (
+    request_id   uuid NOT NULL REFERENCES asked ON DELETE CASCADE,
+    tenant_id    uuid NOT NULL,
+    marker       int NOT NULL,
+    document_id  uuid NOT NULL REFERENCES documents ON DELETE CASCADE,
+    version      int NOT NULL,
+    start_offset int NOT NULL,
+    end_offset   int NOT NULL,
+    used         boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (request_id, marker)
+);
+CREATE INDEX ON asked_passages (document_id);
+
+CREATE TABLE feedback (
+    request_id uuid PRIMARY KEY REFERENCES asked ON DELETE CASCADE,
+    tenant_id  uuid NOT NULL,
+    helpful    boolean,                            -- null: not said
+    missing    jsonb NOT NULL,                     -- [{"document": external id} or {"text": words}]
+    comment    text,
+    at         timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON feedback (tenant_id);
+
+CALL protect('asked', 'tenant_id = (SELECT scope_tenant())');
+CALL protect('asked_passages', 'tenant_id = (SELECT scope_tenant())');
+CALL protect('feedback', 'tenant_id = (SELECT scope_tenant())');
+GRANT SELECT, INSERT, UPDATE, DELETE ON asked, asked_passages, feedback TO citadel_maintenance;
+-- No samples that outlive an erasure.
+ALTER TABLE asked ALTER query SET STATISTICS 0;
+ALTER TABLE feedback ALTER missing SET STATISTICS 0, ALTER comment SET STATISTICS 0;
+
 -- Refreshing sources ------------------------------------------------------------------------------------------------
 
 -- A refresh writes down what its source lists before it acts on any of it, so that it knows what is missing, holds a

@@ -230,6 +230,28 @@ class CitadelClient:
         body = {"query": query, "queries": list(queries), "top_k": top_k, "mode": mode, "explain": explain}
         return self._wire.ask("POST", "/v1/search", records.search_answer_of, json={**body, **given(optional)})
 
+    def feedback(
+        self,
+        request_id: UUID | str,
+        *,
+        helpful: bool | None = None,
+        used: Sequence[str] = (),
+        missing_documents: Sequence[str] = (),
+        missing_texts: Sequence[str] = (),
+        comment: str | None = None,
+        query: str | None = None,
+    ) -> None:
+        """Say how good the answer with this request id was; said again, it replaces what was said before.
+
+        `used` are markers of its citations. What it should have had is named by external ids or words. The `query`
+        lets the operator make a judgement of it where the server keeps no questions. Raises NotFound unless this same
+        caller asked.
+        """
+        missing = [{"document": each} for each in missing_documents] + [{"text": each} for each in missing_texts]
+        optional = {"helpful": helpful, "comment": comment, "query": query}
+        body = {"request_id": str(checked_id(request_id)), "used": list(used), "missing": missing, **given(optional)}
+        self._wire.send("POST", "/v1/feedback", json=body)
+
     # --- sources and service ----------------------------------------------------------------------------------------
 
     def sources(self) -> tuple[Source, ...]:

@@ -54,6 +54,7 @@ class State:
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     seq: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
+    asked: dict[str, tuple[str | None, int]] = field(default_factory=dict)  # by request: (user, passages)
     requests: list[tuple[str, str]] = field(default_factory=list)  # (method, path), as they came
     connections: set[tuple[str, int]] = field(default_factory=set)
 
@@ -307,7 +308,18 @@ class Handler(BaseHTTPRequestHandler):
     def post_search(self) -> None:
         who = self.who()
         who.needs("search")
-        self.answer(200, search(self.state, who, json.loads(self.body)))
+        answer = search(self.state, who, json.loads(self.body))
+        self.state.asked[answer["request_id"]] = (who.user, len(answer["passages"]))
+        self.answer(200, answer)
+
+    def post_feedback(self) -> None:
+        who, body = self.who(), json.loads(self.body)
+        who.needs("search")
+        user, count = self.state.asked.get(body["request_id"], (None, -1))
+        if count < 0 or user != who.user:
+            raise Refused(404, "not_found", "there is no such search")
+        refuse_unless(all(int(marker[1:-1]) <= count for marker in body["used"]), "invalid", "no such marker")
+        self.answer(200, {"request_id": body["request_id"]})
 
     def post_source(self) -> None:
         self.who().needs("operate", itself=True)
@@ -360,6 +372,7 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("DELETE", f"/v1/documents/{ID}", Handler.delete_document),
     ("GET", f"/v1/jobs/{ID}", Handler.get_job),
     ("POST", "/v1/search", Handler.post_search),
+    ("POST", "/v1/feedback", Handler.post_feedback),
     ("POST", "/v1/sources", Handler.post_source),
     ("GET", "/v1/sources", Handler.get_sources),
     ("POST", f"/v1/sources/{ID}/refresh", Handler.post_refresh),

@@ -213,6 +213,21 @@ def test_a_search_takes_every_field_of_the_contract(client: CitadelClient, place
     assert reader.search(question).explanation == ()
 
 
+def test_feedback_is_taken_from_who_asked_alone(client: CitadelClient, place: Place) -> None:
+    indexed(client, policy(place))
+    reader, question = client.acting_for(ana(place)), f"code word {place.word}"
+    answer = reader.search(question)
+    used = [passage.citation.marker for passage in answer.passages]
+    for helpful in (True, False):
+        reader.feedback(answer.request_id, helpful=helpful, used=used, missing_documents=["trains.md"],
+                        missing_texts=["By train"], comment="And by train?", query=question)  # fmt: skip
+    with pytest.raises(Invalid):
+        reader.feedback(answer.request_id, used=["[99]"])
+    for stranger, request_id in ((client.acting_for(ben(place)), answer.request_id), (reader, uuid4())):
+        with pytest.raises(NotFound):
+            stranger.feedback(request_id, helpful=True)
+
+
 def test_refusals_are_typed(client: CitadelClient, place: Place) -> None:
     with pytest.raises(Invalid, match="invalid_filter") as refused:
         client.acting_for(ana(place)).search("x", filters={"$nope": 1})

@@ -21,6 +21,7 @@ SCOPES = ("search", "ingest", "act_for", "operate")
 # Every route and the scopes that open it; none: no key is needed. A new route without a line here fails.
 ROUTES: dict[tuple[str, str], frozenset[str] | None] = {
     ("post", "/v1/search"): frozenset({"search"}),
+    ("post", "/v1/feedback"): frozenset({"search"}),
     ("get", "/v1/documents"): frozenset({"search"}),
     ("get", "/v1/documents/{document_id}"): frozenset({"search"}),
     ("get", "/v1/documents/{document_id}/text"): frozenset({"search"}),
@@ -61,6 +62,7 @@ def call(api: Api, route: tuple[str, str], headers: dict[str, str], target: obje
     path = path.split("{")[0] + str(target or uuid4()) + path.split("}")[1] if "{" in path else path
     bodies: dict[str, dict[str, Any]] = {
         "/v1/search": {"json": {"query": CANARY}},
+        "/v1/feedback": {"json": {"request_id": str(target or uuid4()), "helpful": True}},
         "/v1/documents/upload": {"files": {"file": ("n", b"x")}, "data": {"document": '{"external_id": "u"}'}},
         "/v1/documents/batch": {"content": b'{"external_id": "b", "text": "x"}'},
         "/v1/sources": {"json": {"name": uuid4().hex, "path": "/x"}},

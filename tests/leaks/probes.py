@@ -80,6 +80,26 @@ FILTERS: tuple[Callable[[str], dict[str, Any]], ...] = (
 )
 
 
+def probe_feedback(run: Run, caller: Caller) -> None:
+    """Nobody learns of another's request that it was; nor, of what is said to be missing, whether there is such."""
+    path, other = "/v1/feedback", run.chance.choice([c for c in run.callers if c.headers != caller.headers])
+    foreign, own = (search(run, c, {"query": COMMON, "top_k": 3}).json() for c in (other, caller))
+    for more in ({"helpful": True}, {"used": ["[1]"]}, {"used": ["[100]"]}, {"helpful": False, "query": COMMON},
+                 {"helpful": False, "query": "other words"}):  # fmt: skip
+        ids = (foreign["request_id"], str(ABSENT))
+        one, two = (ask(run, caller, "POST", path, json={"request_id": each, **more}) for each in ids)
+        alike(run, caller, one, two, f"feedback {more}")
+        if one.status_code != 404:
+            run.leak(caller, f"feedback on another's request: {one.status_code}")
+    item = run.chance.choice(run.items(caller, visible=False))
+    for one_of_two in ({"document": item.external_id}, {"document": "none"}), ({"text": item.canary}, {"text": "none"}):
+        one, two = (ask(run, caller, "POST", path, json={"request_id": own["request_id"], "missing": [missing]})
+                    for missing in one_of_two)  # fmt: skip
+        alike(run, caller, one, two, "feedback on what is missing")
+        if one.status_code != 200:
+            run.leak(caller, f"feedback on its own request: {one.status_code}")
+
+
 def probe_document(run: Run, caller: Caller) -> None:
     """A hidden document is absent by its id; a visible one is there."""
     item = run.chance.choice(run.items(caller, visible=False))

@@ -15,6 +15,7 @@ from tests.leaks.probes import PROBES
 
 ROUTES: dict[tuple[str, str], str] = {
     ("post", "/v1/search"): "search_all",
+    ("post", "/v1/feedback"): "feedback",
     ("get", "/v1/documents"): "list",
     ("get", "/v1/documents/{document_id}"): "document",
     ("get", "/v1/documents/{document_id}/text"): "text",
@@ -68,6 +69,7 @@ FIELDS: dict[str, dict[str, str]] = {
         ("document_id", "subject", "decision", "epoch", "external_id", "indexed", "label_set_id", "labels",
          "allowed_by", "denied_by", "clearance"), "explain"),
     "FusionOut": dict.fromkeys(("method", "dense_weight", "rrf_k"), "fusion"),
+    "FeedbackOut": {"request_id": "= as the caller sent it"},
     "HeldOut": dict.fromkeys(("label", "path", "claimed"), "explain"),
     "ClearanceOut": dict.fromkeys(("classification", "own", "reaches"), "explain"),
     "CitationOut": dict.fromkeys(
