@@ -12,6 +12,7 @@ import click
 from ir_measures import Measure
 
 import retrieval
+from cli.answers import answers_command
 from cli.golden import stored_golden
 from cli.legs import legs_command
 from cli.options import as_json, pass_settings, show
@@ -49,7 +50,8 @@ def eval_group() -> None:
     """Measure the search against golden sets."""
 
 
-for command in (legs_command, compare_command, gate_command, list_command, report_command, scratch_group):
+for command in (legs_command, compare_command, gate_command, list_command, report_command, scratch_group,
+                answers_command):  # fmt: skip
     eval_group.add_command(command)
 
 

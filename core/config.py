@@ -55,6 +55,9 @@ class Settings:
     lease_s: float = 60.0
     sweep_every_s: float = 5.0
     max_backlog: int = 100_000  # open jobs of a tenant, above which refreshes wait and submissions are refused with 429
+    judge_url: str = ""  # of an OpenAI-compatible endpoint, with its /v1, that judges answers too; empty: none
+    judge_model: str = ""
+    judge_key: str = ""
     blob_grace_s: float = 86_400.0  # bytes that no version names are deleted when they are older
 
     def blob_store_url(self) -> str:

@@ -76,11 +76,12 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A question: what came on the left, what was judged on the right."""
+    """A question: what came on the left, what was judged on the right; or another pair that `heads` names."""
 
     title: str
     came: tuple[Box, ...]
     judged: tuple[Box, ...]
+    heads: tuple[str, str] = ("what came", "what was judged")
 
 
 Block = str | Table | Plot | Beside
@@ -308,8 +309,9 @@ def _html(block: Block) -> str:
     if isinstance(block, Beside):
         came = "".join(map(_box, block.came)) or '<p class="note">Nothing came.</p>'
         judged = "".join(map(_box, block.judged)) or '<p class="note">Nothing that the asker may see.</p>'
-        return (f'<h3>{escape(block.title)}</h3><div class="pair"><div><p class="note">what came</p>{came}</div>'
-                f'<div><p class="note">what was judged</p>{judged}</div></div>')  # fmt: skip
+        heads = [f'<p class="note">{escape(head)}</p>' for head in block.heads]
+        return (f'<h3>{escape(block.title)}</h3><div class="pair"><div>{heads[0]}{came}</div>'
+                f'<div>{heads[1]}{judged}</div></div>')  # fmt: skip
     return f"<p>{escape(block)}</p>"
 
 
@@ -345,7 +347,8 @@ def _markdown(block: Block) -> str:
         lines = (block.head, rule, *block.rows)
         return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
     if isinstance(block, Beside):
-        boxes = [("came", box) for box in block.came] + [("judged", box) for box in block.judged]
+        left, right = (head.removeprefix("what ").removeprefix("was ") for head in block.heads)
+        boxes = [(left, box) for box in block.came] + [(right, box) for box in block.judged]
         told = [f"- {what} {_plain(box.origin)}: {_plain(box.text[:200])}" for what, box in boxes]
         return "\n".join([f"**{_plain(block.title)}**", "", *told])
     return _plain(block) if isinstance(block, str) else ""
