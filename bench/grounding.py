@@ -61,7 +61,7 @@ def curves(found: Floats, sources: list[set[int]]) -> dict[str, object]:
 def measure(folder: Path, part: str, embedder: Embedder) -> Mapping[str, object]:
     """The curves of a collection whose questions are claims."""
     collection = read_collection(folder, "test" if part == "test" else "tune")
-    texts = {document.external_id: document.text for document in collection.documents}
+    texts = {document.external_id: document.content.decode() for document in collection.documents}
     queries = [query for query in collection.golden.queries if query.answerable()]
     used = sorted({name for query in queries for name, grade in query.gains().items() if grade > 0})
     place = {name: n for n, name in enumerate(used)}

@@ -15,8 +15,9 @@ import retrieval
 from cli.answers import answers_command
 from cli.golden import stored_golden
 from cli.legs import legs_command
-from cli.options import as_json, pass_settings, show
+from cli.options import as_json, cutoffs_of, pass_settings, show
 from cli.runs import compare_command, gate_command, list_command, report_command
+from cli.schedules import schedule_group
 from cli.scratch import ChunkSize, bar, chunk_options, follow, scratch_settings, standing
 from cli.scratches import scratch_group
 from cli.stack import open_searcher, opened_store, tenant_of
@@ -34,6 +35,7 @@ from eval.measures import parse_measures
 from eval.record import Plan, record
 from eval.report import RunReport, to_dict, to_text
 from eval.run import Answered
+from eval.schedule import engine_of
 from eval.scratch import index_state, visible_places
 from models.embedder import Embedder, open_embedder
 from retrieval.fuse import fusion_from
@@ -51,21 +53,14 @@ def eval_group() -> None:
 
 
 for command in (legs_command, compare_command, gate_command, list_command, report_command, scratch_group,
-                answers_command):  # fmt: skip
+                answers_command, schedule_group):  # fmt: skip
     eval_group.add_command(command)
-
-
-def _cutoffs(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isascii() and part.isdecimal() and len(part) < 5 and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"write cutoffs from 1 to 9999 with commas between, such as 1,3,5,10; not {value!r}")
-    return tuple(sorted({int(part) for part in parts}))
 
 
 @eval_group.command("run")
 @click.argument("golden")
 @click.option("--name", help="Of the run, for compare and gate.  [default: the golden set's]")
-@click.option("--k", "cutoffs", default="1,3,5,10", show_default=True, callback=_cutoffs, metavar="K,K,…",
+@click.option("--k", "cutoffs", default="1,3,5,10", show_default=True, callback=cutoffs_of, metavar="K,K,…",
               help="Cutoffs: how many passages of an answer count.")  # fmt: skip
 @click.option("--measures", default="", metavar="M,M,…",
               help="More of them: P, R, nDCG, RR, AP, Success, Bpref, with @K or without.")  # fmt: skip
@@ -190,8 +185,7 @@ def _run(
     """`ranked_for`: who asks the questions of a collection, by whose documents or passages it is measured."""
     if not questions.queries:
         raise Invalid("the golden set has no question left that judges anything")
-    engine = {"model": searched.model, "lexical": searched.lexical, "k1": searched.bm25_k1, "b": searched.bm25_b,
-              "reranker": searched.reranker}  # fmt: skip
+    engine = engine_of(searched)
     with opened_store(searched) as store:
         state = index_state(store, tenant_of(store, searched), {query.subject for query in questions.queries})
     place = searched.state / FOLDER / f"{kept_key({**state, **engine}, Path(str(retrieval.__file__)).parent)}.npz"

@@ -12,7 +12,7 @@ import click
 
 from cli.options import as_json, pass_settings, show
 from cli.prepare import prepare_database
-from cli.stack import keeps_vectors, open_service, opened_store
+from cli.stack import keeps_vectors, open_searcher, open_service, opened_store
 from cli.up import bring_up, take_down
 from core.config import Settings
 from core.errors import Misconfigured
@@ -63,7 +63,7 @@ def serve(settings: Settings, host: str | None, port: int | None) -> None:
 @click.option("--drain", is_flag=True, help="This host's workers finish what they do and take no more.")
 @pass_settings
 def worker(settings: Settings, processes: int | None, queues: str, name: str, drain: bool) -> None:
-    """Run a Celery worker that parses, chunks, embeds and indexes.
+    """Run a Celery worker that parses, chunks, embeds and indexes, refreshes sources, or runs scheduled evaluations.
 
     SIGTERM lets it finish what it does, and then it ends; --drain does the same for every worker of this host whose
     process is to stay; started anew, it takes work again.
@@ -78,7 +78,7 @@ def worker(settings: Settings, processes: int | None, queues: str, name: str, dr
     _needs(settings, "maintenance_database_url")
     count = processes or settings.worker_processes
     threads = settings.model_threads or max(1, (os.cpu_count() or 1) // count)  # processes do not fight for cores
-    make_app(replace(settings, model_threads=threads)).worker_main(worker_options(count, queues, name))
+    make_app(replace(settings, model_threads=threads), open_searcher).worker_main(worker_options(count, queues, name))
 
 
 @click.command(epilog="Example: citadel beat")
@@ -97,7 +97,7 @@ def beat(settings: Settings) -> None:
 @as_json
 @pass_settings
 def dispatch(settings: Settings, once: bool, as_json: bool) -> None:
-    """Add the refreshes that are due, and hand committed jobs to the workers, again what the broker lost.
+    """Add refreshes and evaluations that are due, and hand committed jobs to the workers, again what the broker lost.
 
     More than one does no harm.
     """

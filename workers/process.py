@@ -1,8 +1,10 @@
-"""What a worker process ingests with, opened once in each process, after the fork."""
+"""What a worker process ingests or evaluates with, opened once in each process, after the fork."""
 
 from functools import cache
 
 from core.config import Settings
+from core.errors import Misconfigured
+from eval.schedule import Evaluating, Opening
 from ingest.pipeline import Pipeline
 from ingest.sandbox import ParserSandbox
 from models.embedder import Embedder, open_embedder
@@ -26,3 +28,11 @@ def pipeline_of(settings: Settings) -> Pipeline:
     return Pipeline(store, FsspecBlobs(settings.blob_store_url()), ParserSandbox(),
                     opened(profile.model, profile.precision), settings.lease_s, settings.max_backlog,
                     Shelf(opened))  # fmt: skip
+
+
+@cache
+def evaluating(settings: Settings, opening: Opening | None) -> Evaluating:
+    """This process's way to evaluate; what a search needs is opened for each run. Raises Misconfigured."""
+    if opening is None:
+        raise Misconfigured("this process was started without a way to search: evaluations need `citadel worker`")
+    return Evaluating(open_store("", settings.maintenance_database_url, size=4), settings.lease_s, settings, opening)
