@@ -16,6 +16,8 @@ from eval import plots
 from eval.golden import GoldenQuery
 from eval.pair import Comparison, Side, order, shown, side
 from eval.record import judged_spans
+from eval.report import told_percentiles
+from eval.slices import SHARES
 from store import access, documents, golden, runs
 from store.documents import Span
 from store.pool import Store, reading_tenant, writing
@@ -164,7 +166,18 @@ def _slices(told: Mapping[str, Any]) -> tuple[Block, ...]:
     rows = [(key, s["measures"][name], f"{s['measures'][name]:.3f} of {s['queries']}") for key, s in slices.items()]
     table = Table(("slice", "questions", name), tuple((key, str(s["queries"]), f"{s['measures'][name]:.3f}")
                                                       for key, s in slices.items()))  # fmt: skip
-    return (Plot(plots.bars(rows), f"{name} by slice, and of how many questions.", table),)
+    return (Plot(plots.bars(rows), f"{name} by slice, and of how many questions.", table), *_selectivity(told))
+
+
+def _selectivity(told: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Every recall by how much of the index the askers may see: filtered search loses there first."""
+    names = [f"R@{cutoff}" for cutoff in told["cutoffs"]]
+    found = {key.removeprefix("visible:"): each for key, each in told["slices"].items() if key.startswith("visible:")}
+    rows = tuple(
+        (share, str(found[share]["queries"]), *(f"{found[share]['measures'][name]:.3f}" for name in names))
+        for _, share in SHARES if share in found
+    )  # fmt: skip
+    return (Table(("the asker may see", "questions", *names), rows),) if rows else ()
 
 
 def _main(measures: Mapping[str, float]) -> str | None:
@@ -189,6 +202,8 @@ def _service(told: Mapping[str, Any], ms: Sequence[float]) -> tuple[Block, ...]:
     if not ms:
         return (*lines, "Latency was not measured: the legs' answers were kept ones.")
     lines.append(f"Latency: p50 {told['ms_p50']:.0f} ms, p95 {told['ms_p95']:.0f} ms, of {len(ms)} questions.")
+    if told.get("ms"):
+        lines[-1] = f"Latency: {told_percentiles(told['ms'], 'ms')}, of {len(ms)} questions."
     return (*lines, Plot(plots.histogram(ms, "milliseconds"), "Latency of a search."))
 
 
