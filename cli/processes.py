@@ -23,7 +23,7 @@ from store.broker import QUEUES, RedisBroker
 @click.command(epilog="Example: citadel up    (Ctrl-C stops everything)")
 @pass_settings
 def up(settings: Settings) -> None:
-    """Start Postgres, Redis, a worker, a fetcher, the dispatcher, beat, the follower and the API on this machine.
+    """Start Postgres, Redis, a worker, a fetcher, an evaluator, the dispatcher, beat, the follower and the API here.
 
     CITADEL_DATABASE_URL and CITADEL_REDIS_URL replace the embedded servers by your own.
     """
