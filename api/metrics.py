@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from api.service import Service
 from core.errors import BrokerUnavailable
 from core.records import Principal, Source
-from store import access, jobs, sources
-from store.pool import reading_tenant
+from store import access, jobs, schedules, sources
+from store.pool import reading_tenant, writing
 
 
 class Metrics:
@@ -60,6 +60,12 @@ class TenantMetrics:
         }
         self._sources = {name: Gauge(f"citadel_source_{name}_timestamp_seconds", told, ["source"], registry=registry)
                          for name, told in gauges.items()}  # fmt: skip
+        labels = ["schedule", "golden", "measure"]
+        self._eval_value = Gauge("citadel_eval_value", "Of the last scheduled run", labels, registry=registry)
+        self._eval_alarm = Gauge("citadel_eval_alarm", "1 when the last scheduled run raised an alarm on it", labels,
+                                 registry=registry)  # fmt: skip
+        self._eval_at = Gauge("citadel_eval_last_run_timestamp_seconds", "End of the last scheduled run",
+                              labels[:2], registry=registry)  # fmt: skip
         self._behind = Gauge("citadel_source_lag_seconds", "Age of the first due refresh that is not done", ["source"],
                              registry=registry)  # fmt: skip
 
@@ -89,11 +95,27 @@ class TenantMetrics:
             lag = float("nan") if limited else service.searcher.lexical.lag_s(conn, self._tenant_id)
             self._lag.set(lag)
             self._tell(sources.all_of(conn, self._tenant_id))
+        self._tell_evaluations(service, limited)
         try:
             self._queue.set(service.broker.queue_length())
         except BrokerUnavailable:
             self._queue.set(float("nan"))
         return generate_latest(self._registry)
+
+    def _tell_evaluations(self, service: Service, limited: bool) -> None:
+        """What scheduled runs found: measured over what several people see, so not for whoever sees a part."""
+        for gauge in (self._eval_value, self._eval_alarm, self._eval_at):
+            gauge.clear()
+        if limited:
+            return
+        with writing(service.store) as conn:  # no reader sees what runs found
+            last = schedules.latest(conn, self._tenant_id)
+            found = [(each, last[each.id]) for each in schedules.all_of(conn, self._tenant_id) if each.id in last]
+        for each, result in found:
+            self._eval_at.labels(each.name, each.golden).set(result.at.timestamp())
+            for check in result.checks:
+                self._eval_value.labels(each.name, each.golden, check.name).set(check.value)
+                self._eval_alarm.labels(each.name, each.golden, check.name).set(check.alarm)
 
     def _tell(self, found: list[Source]) -> None:
         """How fresh each source's documents are; those that are pushed to have no such figures."""

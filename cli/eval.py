@@ -9,11 +9,13 @@ from pathlib import Path
 import click
 from ir_measures import Measure
 
+from cli.answers import answers_command
 from cli.golden import stored_golden
-from cli.kept import answering, behind_of, engine_of, place_of
+from cli.kept import answering, place_of
 from cli.legs import legs_command
-from cli.options import as_json, pass_settings, show
+from cli.options import as_json, cutoffs_of, pass_settings, show
 from cli.runs import compare_command, gate_command, list_command, report_command
+from cli.schedules import schedule_group
 from cli.scratch import ChunkSize, bar, chunk_options, scratch_settings, standing
 from cli.scratches import scratch_group
 from cli.stack import opened_store, tenant_of
@@ -24,7 +26,7 @@ from eval import page
 from eval.collection import SUBJECT, Part, is_collection, read_collection
 from eval.golden import GoldenSet, read_golden
 from eval.judged import judge
-from eval.kept import Kept, load, save
+from eval.kept import Kept, behind_of, engine_of, load, save
 from eval.measures import parse_measures
 from eval.record import Plan, record
 from eval.report import RunReport, to_dict, to_text
@@ -38,21 +40,15 @@ def eval_group() -> None:
     """Measure the search against golden sets."""
 
 
-for command in (legs_command, compare_command, gate_command, list_command, report_command, scratch_group):
+for command in (legs_command, compare_command, gate_command, list_command, report_command, scratch_group,
+                answers_command, schedule_group):  # fmt: skip
     eval_group.add_command(command)
-
-
-def _cutoffs(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isascii() and part.isdecimal() and len(part) < 5 and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"write cutoffs from 1 to 9999 with commas between, such as 1,3,5,10; not {value!r}")
-    return tuple(sorted({int(part) for part in parts}))
 
 
 @eval_group.command("run")
 @click.argument("golden")
 @click.option("--name", help="Of the run, for compare and gate.  [default: the golden set's]")
-@click.option("--k", "cutoffs", default="1,3,5,10", show_default=True, callback=_cutoffs, metavar="K,K,…",
+@click.option("--k", "cutoffs", default="1,3,5,10", show_default=True, callback=cutoffs_of, metavar="K,K,…",
               help="Cutoffs: how many passages of an answer count.")  # fmt: skip
 @click.option("--measures", default="", metavar="M,M,…",
               help="More of them: P, R, nDCG, RR, AP, Success, Bpref, with @K or without.")  # fmt: skip

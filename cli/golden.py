@@ -150,9 +150,7 @@ def pool_command(settings: Settings, target: Path, names: tuple[str, ...], top: 
 
 def stored_golden(store: Store, settings: Settings, name: str) -> GoldenSet:
     """The set NAME or NAME@VERSION that the tenant keeps. Raises NotFound, which says what to do."""
-    base, at, version = name.rpartition("@")
-    numbered = bool(at) and version.isascii() and version.isdecimal()
     with writing(store) as conn:
         tenant_id = tenant_of(store, settings)
-        row = sets.named(conn, tenant_id, base if numbered else name, int(version) if numbered else None)
+        row = sets.named(conn, tenant_id, *sets.numbered(name))
         return exchange.from_lines(row.name, row.digest, sets.lines(conn, row.id))

@@ -79,7 +79,7 @@ def _choosing(states: tuple[str, ...]) -> Callable[[Callable[..., None]], Callab
     options = (
         click.argument("job_ids", type=click.UUID, nargs=-1),
         click.option("--state", type=click.Choice(states), help="Those in this state."),
-        click.option("--kind", type=click.Choice(("index", "refresh"))),
+        click.option("--kind", type=click.Choice(("index", "refresh", "eval"))),
         click.option("--source", help="A source's refreshes, and the jobs of its documents."),
         click.option("--error", "error_code", help="Those with this error code, e.g. worker_lost."),
         click.option("--yes", is_flag=True, help="Do not ask."),

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import retrieval
 from cli.scratch import follow
@@ -14,7 +13,7 @@ from core.records import Mode, Profile, SearchRequest
 from eval.asking import Setting, replaying
 from eval.asking import asking as asking_by
 from eval.golden import GoldenQuery, GoldenSet
-from eval.kept import Kept, KeptEmbedder, kept_key
+from eval.kept import Kept, KeptEmbedder, engine_of, kept_key
 from eval.run import Answered
 from eval.scratch import index_state
 from models.embedder import Embedder, open_embedder
@@ -23,17 +22,6 @@ from store.pool import Store, reading_tenant
 from store.profiles import live_profile
 
 FOLDER = "legs"  # in the state folder: what legs gave, by everything that it follows from
-
-
-def engine_of(settings: Settings) -> dict[str, Any]:
-    """What of the settings the legs follow from."""
-    return {"model": settings.model, "lexical": settings.lexical, "k1": settings.bm25_k1, "b": settings.bm25_b,
-            "reranker": settings.reranker}  # fmt: skip
-
-
-def behind_of(settings: Settings) -> dict[str, Any]:
-    """What of the settings the answers behind the legs follow from."""
-    return {"pool": settings.pool, "late_weight": settings.late_weight, "late_pool": settings.late_pool}
 
 
 def place_of(settings: Settings, store: Store, subjects: Iterable[str]) -> Path:

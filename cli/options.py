@@ -53,3 +53,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     cells = [list(rows[0])] + [["" if v is None else str(v) for v in row.values()] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+def cutoffs_of(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """The callback of an option of cutoffs, ascending. Raises BadParameter."""
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isascii() and part.isdecimal() and len(part) < 5 and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"write cutoffs from 1 to 9999 with commas between, such as 1,3,5,10; not {value!r}")
+    return tuple(sorted({int(part) for part in parts}))

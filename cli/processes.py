@@ -16,7 +16,7 @@ from api.service import Service
 from cli.options import as_json, pass_settings, show
 from cli.prepare import prepare_database
 from cli.service import open_service
-from cli.stack import keeps_vectors, opened_store
+from cli.stack import keeps_vectors, open_searcher, opened_store
 from cli.up import bring_up, take_down
 from core.config import Settings
 from core.errors import Misconfigured
@@ -27,7 +27,7 @@ from store.broker import QUEUES, RedisBroker
 @click.command(epilog="Example: citadel up    (Ctrl-C stops everything)")
 @pass_settings
 def up(settings: Settings) -> None:
-    """Start Postgres, Redis, a worker, a fetcher, the dispatcher, beat, the follower and the API on this machine.
+    """Start Postgres, Redis, a worker, a fetcher, an evaluator, the dispatcher, beat, the follower and the API here.
 
     CITADEL_DATABASE_URL and CITADEL_REDIS_URL replace the embedded servers by your own.
     """
@@ -77,7 +77,7 @@ def _settled_service(settings: Settings) -> Iterator[Service]:
 @click.option("--drain", is_flag=True, help="This host's workers finish what they do and take no more.")
 @pass_settings
 def worker(settings: Settings, processes: int | None, queues: str, name: str, drain: bool) -> None:
-    """Run a Celery worker that parses, chunks, embeds and indexes.
+    """Run a Celery worker that parses, chunks, embeds and indexes, refreshes sources, or runs scheduled evaluations.
 
     SIGTERM lets it finish what it does, and then it ends; --drain does the same for every worker of this host whose
     process is to stay; started anew, it takes work again.
@@ -92,7 +92,7 @@ def worker(settings: Settings, processes: int | None, queues: str, name: str, dr
     _needs(settings, "maintenance_database_url")
     count = processes or settings.worker_processes
     threads = settings.model_threads or max(1, (os.cpu_count() or 1) // count)  # processes do not fight for cores
-    make_app(replace(settings, model_threads=threads)).worker_main(worker_options(count, queues, name))
+    make_app(replace(settings, model_threads=threads), open_searcher).worker_main(worker_options(count, queues, name))
 
 
 @click.command(epilog="Example: citadel beat")
@@ -111,7 +111,7 @@ def beat(settings: Settings) -> None:
 @as_json
 @pass_settings
 def dispatch(settings: Settings, once: bool, as_json: bool) -> None:
-    """Add the refreshes that are due, and hand committed jobs to the workers, again what the broker lost.
+    """Add refreshes and evaluations that are due, and hand committed jobs to the workers, again what the broker lost.
 
     More than one does no harm.
     """

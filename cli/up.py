@@ -105,6 +105,7 @@ def children(settings: Settings, environment: dict[str, str]) -> list[Child]:
     return [
         worker("worker", "--queues", "index"),
         worker("fetcher", "--queues", "refresh,upkeep", "--processes", "1"),  # a long refresh holds up no indexing
+        worker("evaluator", "--queues", "eval", "--processes", "1"),  # it searches, and so reads as others may
         child("dispatcher", "dispatch"),
         replace(beat, env={name: value for name, value in beat.env.items() if not _SECRET.search(name)}),
         *followers,

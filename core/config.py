@@ -58,9 +58,8 @@ class Settings:
     lease_s: float = 60.0
     sweep_every_s: float = 5.0
     max_backlog: int = 100_000  # open jobs of a tenant, above which refreshes wait and submissions are refused with 429
-    sensitive: str = (
-        "flag"  # what is done about personal data and secrets, by kind: flag,card=mask,private_key=quarantine
-    )
+    # What is done about personal data and secrets, by kind: flag,card=mask,private_key=quarantine.
+    sensitive: str = "flag"
     phone_region: str = "US"  # ISO 3166 country of phone numbers that are written without a country code
     attachments: int = 100  # of a message and all below it that become documents of their own; 0: none
     attachment_bytes: int = 32 * 2**20  # of one of them, and of all that come with one message
@@ -71,6 +70,9 @@ class Settings:
     ocr_page_seconds: float = 30.0
     ocr_seconds: float = 300.0  # for all pages of a document; those left then are named in a warning
     ocr_pixels: int = 25_000_000  # of a page; A4 at 300 dpi has 8.7 million
+    judge_url: str = ""  # of an OpenAI-compatible endpoint, with its /v1, that judges answers too; empty: none
+    judge_model: str = ""
+    judge_key: str = ""
     blob_grace_s: float = 86_400.0  # bytes that no version names are deleted when they are older
 
     def blob_store_url(self) -> str:

@@ -9,6 +9,7 @@ CitadelError
 │   ├── ReplicaUnavailable    this host's lexical index is missing, damaged or too far behind
 │   ├── SourceUnavailable     where documents come from did not answer
 │   ├── KeysUnavailable       an identity provider's keys could not be fetched
+│   ├── JudgeUnavailable      the language model that judges answers gave no verdict
 │   ├── LeaseLost             another worker holds the job now
 │   ├── ProfileMoved          the tenant came to live on another embedding profile meanwhile
 │   ├── NotYetIndexed         the requested change-log position is not visible yet
@@ -91,6 +92,12 @@ class KeysUnavailable(Retryable):
     """An identity provider did not give its keys, or gave what is no JWKS."""
 
     code = "keys_unavailable"
+
+
+class JudgeUnavailable(Retryable):
+    """The language model that judges answers did not answer, or not as it should."""
+
+    code = "judge_unavailable"
 
 
 class LeaseLost(Retryable):

@@ -245,7 +245,7 @@ class Job:
 
     id: UUID
     tenant_id: UUID
-    kind: str  # index | refresh
+    kind: str  # index | refresh | eval
     state: str  # accepted | parsing | embedding | indexing | running | done | failed | quarantined | cancelled
     document_id: UUID | None
     version: int | None

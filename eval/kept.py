@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from core.config import Settings
 from core.records import Candidate, Mode, Profile
 from models.embedder import Embedder
 from models.reranker import Proposed, Question, Reranker
@@ -30,6 +31,17 @@ BEHIND = ("fuse.py", "rerank.py", "assemble.py", "search.py", "trail.py", "stage
 LATE_CODE = ("reranker.py", "token_codes.py", "maxsim.py")  # what scores follow from
 
 Asked = tuple[str, str, str]  # leg, subject, question
+
+
+def engine_of(settings: Settings) -> dict[str, Any]:
+    """What of the settings the legs follow from."""
+    return {"model": settings.model, "lexical": settings.lexical, "k1": settings.bm25_k1, "b": settings.bm25_b,
+            "reranker": settings.reranker}  # fmt: skip
+
+
+def behind_of(settings: Settings) -> dict[str, Any]:
+    """What of the settings the answers behind the legs follow from."""
+    return {"pool": settings.pool, "late_weight": settings.late_weight, "late_pool": settings.late_pool}
 
 
 class Kept:

@@ -16,6 +16,8 @@ from eval import plots
 from eval.golden import GoldenQuery
 from eval.pair import Comparison, Side, order, shown, side
 from eval.record import judged_spans
+from eval.report import told_percentiles
+from eval.slices import SHARES
 from store import access, documents, golden, runs
 from store.documents import Span
 from store.pool import Store, reading_tenant, writing
@@ -76,11 +78,12 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A question: what came on the left, what was judged on the right."""
+    """A question: what came on the left, what was judged on the right; or another pair that `heads` names."""
 
     title: str
     came: tuple[Box, ...]
     judged: tuple[Box, ...]
+    heads: tuple[str, str] = ("what came", "what was judged")
 
 
 Block = str | Table | Plot | Beside
@@ -163,7 +166,18 @@ def _slices(told: Mapping[str, Any]) -> tuple[Block, ...]:
     rows = [(key, s["measures"][name], f"{s['measures'][name]:.3f} of {s['queries']}") for key, s in slices.items()]
     table = Table(("slice", "questions", name), tuple((key, str(s["queries"]), f"{s['measures'][name]:.3f}")
                                                       for key, s in slices.items()))  # fmt: skip
-    return (Plot(plots.bars(rows), f"{name} by slice, and of how many questions.", table),)
+    return (Plot(plots.bars(rows), f"{name} by slice, and of how many questions.", table), *_selectivity(told))
+
+
+def _selectivity(told: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Every recall by how much of the index the askers may see: filtered search loses there first."""
+    names = [f"R@{cutoff}" for cutoff in told["cutoffs"]]
+    found = {key.removeprefix("visible:"): each for key, each in told["slices"].items() if key.startswith("visible:")}
+    rows = tuple(
+        (share, str(found[share]["queries"]), *(f"{found[share]['measures'][name]:.3f}" for name in names))
+        for _, share in SHARES if share in found
+    )  # fmt: skip
+    return (Table(("the asker may see", "questions", *names), rows),) if rows else ()
 
 
 def _main(measures: Mapping[str, float]) -> str | None:
@@ -188,6 +202,8 @@ def _service(told: Mapping[str, Any], ms: Sequence[float]) -> tuple[Block, ...]:
     if not ms:
         return (*lines, "Latency was not measured: the legs' answers were kept ones.")
     lines.append(f"Latency: p50 {told['ms_p50']:.0f} ms, p95 {told['ms_p95']:.0f} ms, of {len(ms)} questions.")
+    if told.get("ms"):
+        lines[-1] = f"Latency: {told_percentiles(told['ms'], 'ms')}, of {len(ms)} questions."
     return (*lines, Plot(plots.histogram(ms, "milliseconds"), "Latency of a search."))
 
 
@@ -308,8 +324,9 @@ def _html(block: Block) -> str:
     if isinstance(block, Beside):
         came = "".join(map(_box, block.came)) or '<p class="note">Nothing came.</p>'
         judged = "".join(map(_box, block.judged)) or '<p class="note">Nothing that the asker may see.</p>'
-        return (f'<h3>{escape(block.title)}</h3><div class="pair"><div><p class="note">what came</p>{came}</div>'
-                f'<div><p class="note">what was judged</p>{judged}</div></div>')  # fmt: skip
+        heads = [f'<p class="note">{escape(head)}</p>' for head in block.heads]
+        return (f'<h3>{escape(block.title)}</h3><div class="pair"><div>{heads[0]}{came}</div>'
+                f'<div>{heads[1]}{judged}</div></div>')  # fmt: skip
     return f"<p>{escape(block)}</p>"
 
 
@@ -345,7 +362,8 @@ def _markdown(block: Block) -> str:
         lines = (block.head, rule, *block.rows)
         return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
     if isinstance(block, Beside):
-        boxes = [("came", box) for box in block.came] + [("judged", box) for box in block.judged]
+        left, right = (head.removeprefix("what ").removeprefix("was ") for head in block.heads)
+        boxes = [(left, box) for box in block.came] + [(right, box) for box in block.judged]
         told = [f"- {what} {_plain(box.origin)}: {_plain(box.text[:200])}" for what, box in boxes]
         return "\n".join([f"**{_plain(block.title)}**", "", *told])
     return _plain(block) if isinstance(block, str) else ""

@@ -32,6 +32,7 @@ RANKED = {
 }
 CURVE = tuple(IPrec @ (step / 10) for step in range(11))
 WORST = 5  # questions shown on the page
+PERCENTILES = (50, 90, 95, 99)
 WIDTH = 100  # columns of the page
 DEVIATION = 0.15  # of paired differences by question, where there is no other run yet to tell it
 
@@ -81,6 +82,8 @@ class RunReport:
     spans: Slice = Slice(0, {})  # over the questions whose judgements all say where the text is
     tokens: float = 0.0  # mean of the questions'
     curve: tuple[float, ...] = ()  # interpolated precision at recall 0, 0.1, … 1, over the scored questions
+    ms: dict[str, float] = field(default_factory=dict)  # p50, p90, p95, p99 of what was measured
+    tokens_of: dict[str, float] = field(default_factory=dict)  # the same of the context
     detectable: float = 0.0  # the least difference of two runs that such a set finds with 80 %, at DEVIATION
 
 
@@ -113,6 +116,8 @@ def make_report(
         intervals=estimates({name: [row[name] for row in scored] for name in common(scored)}),
         slices=by_slice,
         spans=_slice_of([row for row in scored if any(name in row for name in _span_names(run.cutoffs))]),
+        ms=_percentiles(latencies),
+        tokens_of=_percentiles([float(answered.tokens) for answered in run.answers]),
         tokens=sum(answered.tokens for answered in run.answers) / max(1, len(run.answers)),
         curve=tuple(mean_values(query_values(run, CURVE).values()).values()),
         detectable=detectable(DEVIATION, len(scored)) if len(scored) > 1 else 0.0,
@@ -167,6 +172,15 @@ def to_text(report: RunReport) -> str:
     """The report for a terminal: measures by cutoff, slices by tag, the worst questions, what was forbidden."""
     parts = [_head(report), _grid(report), _tags(report), _worst(report), _service(report), _forbidden(report)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    return {f"p{at}": percentile(values, at / 100) for at in PERCENTILES} if values else {}
+
+
+def told_percentiles(of: Mapping[str, float], unit: str) -> str:
+    """`p50 12 ms, p90 20 ms, …`."""
+    return ", ".join(f"{name} {value:.0f} {unit}" for name, value in of.items())
 
 
 def _query_report(answered: Answered, values: Mapping[str, dict[str, float]], cutoff: int) -> QueryReport:
@@ -248,10 +262,11 @@ def _worst(report: RunReport) -> str:
 
 def _service(report: RunReport) -> str:
     lines = ["latency: not measured, for the legs were kept ones"]
-    if report.ms_p50 is not None and report.ms_p95 is not None:
-        lines = [f"latency: p50 {report.ms_p50:.0f} ms, p95 {report.ms_p95:.0f} ms"]
+    if report.ms:
+        lines = [f"latency: {told_percentiles(report.ms, 'ms')}"]
     if report.tokens:
-        lines.append(f"context: {report.tokens:.0f} tokens in the first {report.cutoffs[-1]} passages, on average")
+        told = f"context: {report.tokens:.0f} tokens in the first {report.cutoffs[-1]} passages, on average"
+        lines.append(f"{told}; p95 {report.tokens_of['p95']:.0f}")
     lines += [f"degraded: {number} answers went without {stage}" for stage, number in sorted(report.degraded.items())]
     return "\n".join(lines)
 

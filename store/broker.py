@@ -5,7 +5,9 @@ import redis
 from core.errors import BrokerUnavailable
 
 # By kind of work, not by stage: what waits for a network, what computes, and what may wait for both.
-QUEUES = {"index": "citadel.index", "refresh": "citadel.refresh", "upkeep": "citadel.upkeep"}
+QUEUES = {
+    "index": "citadel.index", "refresh": "citadel.refresh", "upkeep": "citadel.upkeep", "eval": "citadel.eval",
+}  # fmt: skip
 TIMEOUT_S = 2.0
 
 

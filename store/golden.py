@@ -102,6 +102,12 @@ def named(conn: Conn, tenant_id: UUID, name: str, version: int | None = None) ->
     return found
 
 
+def numbered(name: str) -> tuple[str, int | None]:
+    """NAME@VERSION as both; a name alone, which may hold an @ itself, has no version."""
+    base, at, version = name.rpartition("@")
+    return (base, int(version)) if at and version.isascii() and version.isdecimal() else (name, None)
+
+
 def by_id(conn: Conn, tenant_id: UUID, golden_id: UUID) -> StoredGolden:
     """The set of that id. Raises NotFound."""
     with conn.cursor(row_factory=class_row(StoredGolden)) as cursor:

@@ -37,15 +37,21 @@ ADD_REFRESH = """
     INSERT INTO jobs (tenant_id, kind, source_id, due_at, detail) VALUES (%s, 'refresh', %s, %s, %s)
     ON CONFLICT (source_id, due_at) DO NOTHING RETURNING id
 """
+ADD_EVAL = """
+    INSERT INTO jobs (tenant_id, kind, schedule_id, due_at) VALUES (%s, 'eval', %s, %s)
+    ON CONFLICT (schedule_id, due_at) DO NOTHING RETURNING id
+"""
+EVAL_IS_OPEN = f"SELECT FROM jobs WHERE schedule_id = %s AND {OPEN} LIMIT 1"  # noqa: S608
+SCHEDULE_OF = "SELECT schedule_id FROM jobs WHERE id = %s"
 REFRESH_WAITS = "SELECT FROM jobs WHERE source_id = %s AND kind = 'refresh' AND state = 'accepted' LIMIT 1"
 JOB = """
     SELECT id, tenant_id, kind, state, document_id, version, source_id, attempts, faults, error_code, error, seq,
            detail, CASE state WHEN 'accepted' THEN next_try_at END AS next_try_at, created_at, updated_at
     FROM jobs
 """
-# For a credential that does not reach everything: jobs of versions that its scope shows, and those of no document.
+# For a credential that does not reach everything: jobs of versions that its scope shows, and refreshes.
 REACHED = """
-    WHERE (%(all)s OR document_id IS NULL
+    WHERE (%(all)s OR (document_id IS NULL AND kind <> 'eval')
            OR (document_id, version) IN (SELECT v.document_id, v.version FROM versions v))
 """
 GET = JOB + REACHED + " AND id = %(id)s"
@@ -58,7 +64,7 @@ RECENT = JOB + REACHED + RECENT_ONES
 CLAIM = f"""
     UPDATE jobs SET attempts = attempts + 1, lease_token = nextval('lease_tokens'), updated_at = now(),
         lease_until = now() + make_interval(secs => %(lease_s)s),
-        state = CASE kind WHEN 'refresh' THEN 'running' ELSE 'parsing' END
+        state = CASE kind WHEN 'index' THEN 'parsing' ELSE 'running' END
     WHERE id = %(id)s AND {OPEN} AND attempts < %(max)s
       AND next_try_at <= now() AND (lease_until IS NULL OR lease_until < now())
       AND NOT EXISTS (SELECT FROM jobs other WHERE other.source_id = jobs.source_id AND other.id <> jobs.id
@@ -217,6 +223,22 @@ def add_refresh(
 def refresh_waits(conn: Conn, source_id: UUID) -> bool:
     """Whether a refresh of this source is accepted and not begun."""
     return conn.execute(REFRESH_WAITS, (source_id,)).fetchone() is not None
+
+
+def add_eval(conn: Conn, tenant_id: UUID, schedule_id: UUID, due_at: datetime) -> UUID | None:
+    """A job that will run a scheduled evaluation; None when one for that due time exists, whoever added it."""
+    row = conn.execute(ADD_EVAL, (tenant_id, schedule_id, due_at)).fetchone()
+    return None if row is None else _id(row)
+
+
+def eval_is_open(conn: Conn, schedule_id: UUID) -> bool:
+    """Whether a run of this schedule waits or is under way."""
+    return conn.execute(EVAL_IS_OPEN, (schedule_id,)).fetchone() is not None
+
+
+def schedule_of(conn: Conn, job_id: UUID) -> UUID:
+    """The schedule that an evaluation's job is of."""
+    return _id(conn.execute(SCHEDULE_OF, (job_id,)).fetchone())
 
 
 def get(conn: Conn, job_id: UUID, *, in_scope: bool = False) -> Job:

@@ -26,6 +26,8 @@ PROTECTED = (
     "eval_answers",
     "eval_passages",
     "eval_stages",
+    "eval_schedules",
+    "eval_results",
     "listings",
     "listed",
     "kept_profiles",
@@ -70,7 +72,8 @@ NEEDED = {
 NEEDED |= dict.fromkeys(
     ("memberships", "clearances", "closed_subjects", "scim_users", "scim_groups", "label_sets", "sources", "change_log",
      "jobs", "tombstones", "calibrations", "kept_profiles", "golden_sets", "golden_queries", "eval_runs",
-     "eval_answers", "eval_passages", "eval_stages", "listings", "listed", "asked", "asked_passages", "feedback"),
+      "eval_answers", "eval_passages", "eval_stages", "eval_schedules", "eval_results", "listings", "listed", "asked",
+      "asked_passages", "feedback"),
     ("scope_tenant()",),
 )  # fmt: skip
 UNPOLICED = """

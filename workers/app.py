@@ -9,6 +9,7 @@ from celery import Celery
 
 from core.config import Settings
 from core.errors import Invalid
+from eval.schedule import Opening
 from store.broker import QUEUES
 from workers import tasks
 
@@ -53,13 +54,13 @@ def worker_options(processes: int, queues: str, name: str) -> list[str]:
             "--without-mingle", f"--hostname={name}@%h", f"--queues={','.join(QUEUES[k] for k in wanted)}"]  # fmt: skip
 
 
-def make_app(settings: Settings) -> Celery:
-    """The application, with its tasks bound to these settings."""
+def make_app(settings: Settings, opening: Opening | None = None) -> Celery:
+    """The application, with its tasks bound to these settings; `opening` is needed where evaluations are run."""
     app = Celery("citadel", broker=settings.redis_url)
     app.conf.update(CONFIG)
     app.conf.beat_schedule = {
         "upkeep": {"task": tasks.UPKEEP, "schedule": settings.sweep_every_s, "options": {"expires": 60}},
         "sweep": {"task": tasks.SWEEP, "schedule": SWEEP_EVERY_S, "options": {"expires": 3600}},
     }
-    tasks.register(app, settings)
+    tasks.register(app, settings, opening)
     return app

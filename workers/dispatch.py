@@ -2,7 +2,7 @@
 
 It keeps the broker's queues short, so that what waits, waits in Postgres. Any number may run: rows are taken with SKIP
 LOCKED. Sending comes before the commit that marks a row as sent, so a crash in between sends twice, never not at all.
-It also adds the refreshes that are due: a tick that went through a queue would wait behind the work.
+It also adds the refreshes and evaluations that are due: a tick that went through a queue would wait behind the work.
 """
 
 import logging
@@ -13,6 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from core.errors import BrokerUnavailable, Retryable
+from eval import schedule as evaluations
 from ingest.schedule import schedule_due
 from store import jobs
 from store.broker import RedisBroker
@@ -32,12 +33,13 @@ AWAY_S = 1.0  # between tries while Postgres or Redis is away
 def dispatch_forever(
     store: Store, broker: RedisBroker, app: Celery, running: Callable[[], bool], schedule_every_s: float = 5.0
 ) -> None:
-    """Dispatch while `running()`, and look for sources that are due. Outages are logged and waited out."""
+    """Dispatch while `running()`, and look for what is due. Outages are logged and waited out."""
     scheduled = float("-inf")
     while running():
         try:
             if time.monotonic() - scheduled >= schedule_every_s:
                 schedule_due(store)
+                evaluations.schedule_due(store)
                 scheduled = time.monotonic()
             sent = dispatch_once(store, broker, app)
         except Retryable as error:

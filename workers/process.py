@@ -1,10 +1,11 @@
-"""What a worker process ingests with, opened once in each process, after the fork."""
+"""What a worker process ingests or evaluates with, opened once in each process, after the fork."""
 
 from functools import cache
 
 from core.config import Settings
 from core.errors import Misconfigured
 from core.sensitive import read_policy
+from eval.schedule import Evaluating, Opening
 from ingest.pipeline import Pipeline
 from ingest.sandbox import ParseLimits, ParserSandbox
 from models.embedder import Embedder, open_embedder
@@ -45,3 +46,11 @@ def pipeline_of(settings: Settings) -> Pipeline:
                     opened(profile.model, profile.precision), settings.lease_s, settings.max_backlog,
                     Shelf(opened), policy=read_policy(settings.sensitive),
                     phone_region=settings.phone_region)  # fmt: skip
+
+
+@cache
+def evaluating(settings: Settings, opening: Opening | None) -> Evaluating:
+    """This process's way to evaluate; what a search needs is opened for each run. Raises Misconfigured."""
+    if opening is None:
+        raise Misconfigured("this process was started without a way to search: evaluations need `citadel worker`")
+    return Evaluating(open_store("", settings.maintenance_database_url, size=4), settings.lease_s, settings, opening)

@@ -106,20 +106,15 @@ def test_every_command_of_the_page_on_evaluating(
     assert len(asked) >= 15 and {tuple(each[:2]) for each in asked} >= {
         ("golden", "check"), ("golden", "import"), ("golden", "export"), ("golden", "list"), ("eval", "run"),
         ("eval", "list"), ("eval", "compare"), ("eval", "gate"), ("golden", "pool"), ("tune", "acme"),
+        ("eval", "answers"), ("eval", "schedule"),
     }  # fmt: skip
     # a gate takes no run whose answers went without a stage, and a busy machine is slow
     environment = stack.environment | {"CITADEL_SEARCH_DEADLINE_S": "60", "CITADEL_LATE_BOX_S": "60"}
     for command in asked:
         done = CliRunner().invoke(citadel, command, env=environment, catch_exceptions=False)
         assert done.exit_code == 0, (command, done.output)
-    for written in (
-        "main.html",
-        "comparison.md",
-        "comparison.html",
-        "gate.xml",
-        "acme-beir/queries.jsonl",
-        "tune.html",
-    ):
+    pages = ("main.html", "comparison.md", "comparison.html", "tune.html", "answers.html")
+    for written in (*pages, "gate.xml", "acme-beir/queries.jsonl"):
         assert (tmp_path / written).stat().st_size > 0
 
 

@@ -296,7 +296,7 @@ def test_a_report_says_what_the_asker_may_read_and_no_more(filled: World, search
     assert "his" in by_asker and SECRET not in str(by_asker["his"])
     assert all(SECRET in str(block) for asker, block in by_asker.items() if asker == "mine")
     for told in (to_html(shown), to_markdown(shown)):
-        assert "nDCG@3" in told
+        assert "nDCG@3" in told and "the asker may see" in told and "p99" in told
 
 
 # --- commands -----------------------------------------------------------------------------------------------------

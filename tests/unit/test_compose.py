@@ -17,7 +17,7 @@ from core.config import Settings
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load(ROOT.joinpath("docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("migrate", "api", "worker", "fetcher", "dispatcher", "beat", "follower")
+OURS = ("migrate", "api", "worker", "fetcher", "evaluator", "dispatcher", "beat", "follower")
 
 # The floors of our threat list: pgvector 0.8.6 and Postgres 18 in images, Redis 8.2.2.
 PGVECTOR_FLOOR = (0, 8, 6)
@@ -47,8 +47,9 @@ def test_only_the_migrations_connect_as_the_administrator() -> None:
     assert holders == {"migrate"}
     admin_secret = {name for name, service in SERVICES.items() if "POSTGRES_PASSWORD" in str(service["environment"])}
     assert admin_secret == {"migrate", "postgres"}
-    assert "//citadel_app:" in SERVICES["api"]["environment"]["CITADEL_APP_DATABASE_URL"]
-    for name in ("api", "worker", "fetcher", "dispatcher", "follower"):
+    for name in ("api", "evaluator"):
+        assert "//citadel_app:" in SERVICES[name]["environment"]["CITADEL_APP_DATABASE_URL"]
+    for name in ("api", "worker", "fetcher", "evaluator", "dispatcher", "follower"):
         assert "//citadel_maintenance:" in SERVICES[name]["environment"]["CITADEL_MAINTENANCE_DATABASE_URL"]
     for name in ("worker", "fetcher", "dispatcher", "beat", "follower"):
         assert "CITADEL_APP_DATABASE_URL" not in SERVICES[name]["environment"]

@@ -98,7 +98,8 @@ def test_the_report_of_a_safe_run(golden: GoldenSet) -> None:
     assert report.tags["easy"].measures["RR@3"] == 1
     assert report.tags["denied"].measures == {}
     assert (report.forbidden_judged, report.forbidden_returned) == (2, ())
-    assert 0 <= report.ms_p50 <= report.ms_p95
+    assert 0 <= report.ms_p50 <= report.ms_p95 <= report.ms["p99"]
+    assert (report.ms["p50"], report.ms["p95"]) == (report.ms_p50, report.ms_p95)
     assert [query.documents for query in report.queries] == [("leave", "x"), ("x", "pay"), ("x",)]
 
 
