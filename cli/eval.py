@@ -18,7 +18,7 @@ from cli.options import as_json, pass_settings, show
 from cli.runs import compare_command, gate_command, list_command, report_command
 from cli.scratch import ChunkSize, bar, chunk_options, follow, scratch_settings, standing
 from cli.scratches import scratch_group
-from cli.stack import open_searcher, opened_store, tenant_of
+from cli.stack import open_searcher, open_trained, opened_store, tenant_of
 from core.config import Settings
 from core.errors import Invalid
 from core.records import FusionMethod, Mode, Principal, Profile, SearchRequest
@@ -36,9 +36,9 @@ from eval.run import Answered
 from eval.scratch import index_state, visible_places
 from models.embedder import Embedder, open_embedder
 from retrieval.fuse import fusion_from
-from retrieval.rerank import NONE, chosen, late_interaction
+from retrieval.rerank import NONE, TRAINED, chosen, late_interaction
 from store.pool import Store, reading_tenant
-from store.profiles import live_profile
+from store.profiles import ways_of
 from store.runs import StoredRun
 
 FOLDER = "legs"  # in the state folder: what legs gave, by everything that it follows from
@@ -217,15 +217,17 @@ def _answering(
     """By what is kept where that is all there is to ask, else by a searcher, which is opened only then."""
     request = SearchRequest("", mode=asking.mode, rerank=asking.options.rerank)
     rerankers = late_interaction()
-    known = request.rerank in (None, NONE, *rerankers)
+    known = request.rerank in (None, NONE, TRAINED, *rerankers)
     if known and all(kept.has(asking.mode, query.subject, query.query) for query in questions.queries):
         store = opened.enter_context(opened_store(settings))
         with reading_tenant(store, tenant_of(store, settings)) as conn:
-            profile = live_profile(conn, tenant_of(store, settings))
+            ways = ways_of(conn, tenant_of(store, settings))
         threads = settings.model_threads or None
-        opening = partial(open_embedder, settings.model, settings.model_cache(), threads, profile.precision)
-        embedder = KeptEmbedder(profile, kept, opening)
-        return store, partial(replaying, store, kept, embedder, chosen(rerankers, request), questions)
+        opening = partial(open_embedder, settings.model, settings.model_cache(), threads,
+                          ways.profile.precision)  # fmt: skip
+        embedder = KeptEmbedder(ways.profile, kept, opening)
+        own = open_trained(settings).own(ways.reranker, ways.profile.id)
+        return store, partial(replaying, store, kept, embedder, chosen(rerankers, request, own), questions)
     if asking.follow:
         follow(settings)
     searcher = opened.enter_context(open_searcher(settings, partial(_kept_embedder, kept)))

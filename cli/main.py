@@ -25,6 +25,7 @@ from cli.processes import beat, dispatch, follow, migrate, serve, up, worker
 from cli.profiles import profile_group
 from cli.search import search_command
 from cli.sources import refresh_command, sources_group
+from cli.train import train_group
 from cli.upkeep import retention_command, upkeep_command
 from core.config import load_settings
 
@@ -53,7 +54,8 @@ def citadel(ctx: click.Context) -> None:
 for command in (up, serve, worker, dispatch, beat, follow, migrate, keys_group, groups, identity_group, access_group,
                 sources_group, refresh_command, jobs_group, search_command, fusion_command, eval_group, golden_group,
                 audit_group, erase_command, tombstones_group, calibrate_command, fill_codes_command, profile_group,
-                upkeep_command, retention_command, policy_group, documents_group, demo):  # fmt: skip
+                train_group, upkeep_command, retention_command, policy_group, documents_group,
+                demo):  # fmt: skip
     citadel.add_command(command)
 
 

@@ -23,6 +23,7 @@ from retrieval.lexical import Bm25, LexicalIndex, RankBm25Index
 from retrieval.recall import KeptAnswers, code_digest
 from retrieval.rerank import Boxed, late_interaction
 from retrieval.search import Searcher
+from retrieval.trained import Trained
 from store import kept_profiles, profiles
 from store.answers import RedisPlaces
 from store.blobs import FsspecBlobs
@@ -80,6 +81,7 @@ def open_searcher(
             shelf=open_shelf(settings),
             lexical=lexical,
             rerankers=rerankers,
+            trained=open_trained(settings),
             deadline_s=settings.search_deadline_s,
             at_least_wait_s=settings.at_least_wait_s,
         )
@@ -165,6 +167,11 @@ def open_answers(settings: Settings, searcher: Searcher) -> Iterator[KeptAnswers
         yield KeptAnswers(places, repr(engine))
     finally:
         places.close()
+
+
+def open_trained(settings: Settings) -> Trained:
+    """What opens the rerankers that tenants had trained."""
+    return Trained(settings.trained(), settings.late_box_s, settings.reranker_box_s)
 
 
 def open_shelf(settings: Settings) -> Shelf:

@@ -100,7 +100,7 @@ def asking(searcher: Searcher, kept: Kept, setting: Setting) -> Callable[[Golden
 def replaying(
     store: Store, kept: Kept, embedder: Embedder, boxed: Boxed | None, golden: GoldenSet, setting: Setting
 ) -> Callable[[GoldenQuery], Answered]:
-    """By what is kept of every question's legs; `boxed` reads codes, or is None."""
+    """By what is kept of every question's legs; `boxed` None: nothing is reranked."""
     found: dict[str, Answered] = {}
     threadpool_limits(1, "blas")  # as in a search: on two busy cores the products take twenty times as long on two
     for subject in {query.subject for query in golden.queries}:
@@ -126,7 +126,7 @@ def _replay(
         ranked = readable[query.id]
         if boxed and ranked:
             question = Question(query.query, partial(_tokens, embedder, query.query))
-            scores = boxed.reranker.score(question, [_proposed(c, rows, codes) for c in ranked[:RERANK_POOL]])
+            scores = boxed.reranker.score(question, [_proposed(c, rows, codes) for c in ranked[: boxed.pool]])
             ranked = blend(ranked, scores, boxed.weight)
         answered = _assembled(conn, embedder, setting, query, ranked, rows)
         yield replace(answered, stages=setting.stages(kept, answered, fused[query.id]))

@@ -25,7 +25,7 @@ Action = Literal[
     "list", "request", "audit.retention", "audit.query_text", "access.explain", "access.diff", "label_set.change",
     "key.rotate", "identity.add", "identity.remove", "scim.change", "fusion.change", "refresh.request", "job.cancel",
     "job.retry", "source.change", "profile.promote", "profile.rollback", "profile.drop", "retention.change",
-    "policy.change",
+    "policy.change", "reranker.change",
 ]  # fmt: skip
 ACTIONS: tuple[str, ...] = get_args(Action)
 

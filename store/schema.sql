@@ -39,7 +39,8 @@ CREATE TABLE tenants (
     keep_versions     int CHECK (keep_versions >= 0),
     keep_days         int CHECK (keep_days >= 0),
     keep_job_days     int CHECK (keep_job_days >= 0), -- how many days jobs are kept after their end; null: all of them
-    sensitive         jsonb NOT NULL DEFAULT '{}'  -- kind → action on personal data and secrets; else the installation's
+    sensitive         jsonb NOT NULL DEFAULT '{}', -- kind → action on personal data and secrets; else the installation's
+    reranker          jsonb  -- the one that was trained: name, kind, digest, weight, pool, profile; null: as it ships
 );
 
 CREATE TABLE classifications (
