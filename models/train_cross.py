@@ -38,12 +38,14 @@ def train_cross_encoder(
     work: Path,
     target: Path,
     progress: Callable[[int], None] = lambda done: None,
+    rate: float = RATE,
 ) -> None:
     """Train `base` and save it in the folder `target`; `work` holds the checkpoints. Raises Misconfigured."""
     try:
         from datasets import Dataset  # type: ignore[import-untyped]
         from sentence_transformers.cross_encoder.losses import LambdaLoss
         from sentence_transformers.cross_encoder.trainer import CrossEncoderTrainer
+        from transformers.trainer_callback import PrinterCallback
         from transformers.trainer_utils import get_last_checkpoint
     except ImportError as error:
         raise Misconfigured(f"training a cross-encoder needs more packages: pip install citadel-rag[train] ({error})") \
@@ -53,11 +55,12 @@ def train_cross_encoder(
             "labels": [[float(grade) for grade in each.grades] for each in examples]}  # fmt: skip
     trainer = CrossEncoderTrainer(
         model=model,
-        args=_arguments(steps, seed, device, work),
+        args=_arguments(steps, seed, device, work, rate),
         train_dataset=Dataset.from_dict(rows),
         loss=LambdaLoss(model, mini_batch_size=PAIRS),
         callbacks=[_told(progress)],
     )
+    trainer.remove_callback(PrinterCallback)  # which writes to standard output
     last = get_last_checkpoint(str(work)) if work.is_dir() else None  # type: ignore[no-untyped-call]
     trainer.train(resume_from_checkpoint=last)
     model.save_pretrained(str(target), create_model_card=False)
@@ -67,8 +70,11 @@ def _opened(base: Path, seed: int, device: str) -> Any:
     """The base with one score; its head is drawn by the seed when it has none. Raises Misconfigured."""
     import torch
     from sentence_transformers import CrossEncoder
+    from transformers.utils import logging as quiet
 
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    quiet.set_verbosity_error()  # it reports that the head is new, which is so on purpose
+    quiet.disable_progress_bar()
     torch.manual_seed(seed)
     try:
         return CrossEncoder(str(base), num_labels=1, max_length=MAX_TOKENS, device=device, local_files_only=True)
@@ -77,11 +83,11 @@ def _opened(base: Path, seed: int, device: str) -> Any:
                             f"tokenizer ({str(error).splitlines()[0][:200]})") from error  # fmt: skip
 
 
-def _arguments(steps: int, seed: int, device: str, work: Path) -> Any:
+def _arguments(steps: int, seed: int, device: str, work: Path, rate: float) -> Any:
     from sentence_transformers.cross_encoder.training_args import CrossEncoderTrainingArguments
 
     return CrossEncoderTrainingArguments(
-        output_dir=str(work), max_steps=steps, per_device_train_batch_size=QUESTIONS, learning_rate=RATE,
+        output_dir=str(work), max_steps=steps, per_device_train_batch_size=QUESTIONS, learning_rate=rate,
         warmup_steps=max(1, steps // 10), seed=seed, data_seed=seed, use_cpu=device == "cpu", bf16=device == "cuda",
         save_strategy="steps", save_steps=max(1, steps // CHECKPOINTS), save_total_limit=1, logging_strategy="no",
         report_to="none", disable_tqdm=True, dataloader_pin_memory=False,

@@ -5,25 +5,30 @@ another word for it, which the embedder, knowing words alone, holds for a strang
 learned; which topics they are asked about is new in the held-out part.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from cli.main import citadel
+from cli.train import NOTHING_SHIPPED
 from cli.training import Wanted, trained
-from core.config import Settings
+from core.config import Settings, environment_of
 from core.errors import Conflict, Invalid
 from core.records import SearchRequest
+from core.trained import TrainedReranker
 from eval.golden import GoldenQuery, GoldenSet, Judgement
 from eval.split import split
-from models.trained import MANIFEST, MAP, read_manifest
+from models.trained import MAP, digest_of, read_manifest, write_map
 from retrieval.rerank import RERANK_POOL
 from retrieval.search import Searcher, search
 from retrieval.trained import Trained
-from store.pool import reading_tenant
-from store.profiles import ways_of
+from store.pool import reading_tenant, writing
+from store.profiles import set_reranker, ways_of
 from tests.conftest import World
 from tests.integration.rows import fetch
 
@@ -108,11 +113,39 @@ def test_what_wins_on_questions_never_seen_is_shipped_and_served(
     assert detail["digest"] == manifest.digest
     assert not list((settings.state / "training").glob("*"))
     # and now it is the current one, which nothing that learns the same can beat
-    again = trained(settings, asked(), replace(WANTED, name="again"))
-    assert again.shipped is None and again.trials[0].gain.mean == 0
-    assert again.current.values == trial.figures.values
     with pytest.raises(Conflict, match="another --name"):
         trained(settings, asked(), WANTED)
+    told = json.loads(cli(settings, "reranker", golden_file(settings), "--kind", "late", "--steps", "80", "--name",
+                          "again", "--device", "cpu", "--json", status=NOTHING_SHIPPED))  # fmt: skip
+    (again,) = told["trials"]
+    assert told["shipped"] is None and again["gain"]["mean"] == 0 and "not show it to be better" in again["reason"]
+    assert told["current"]["nDCG@10"]["mean"] == pytest.approx(trial.figures.ndcg.mean)
+    assert not (settings.trained() / "again").exists() and used(taught) == outcome.shipped
+    # and back again
+    (folder / "more").write_text("")
+    with pytest.raises(Invalid, match="train again"):
+        read_manifest(folder)
+    (folder / "more").unlink()
+    listed = json.loads(cli(settings, "list", "--json"))
+    assert listed["used"]["name"] == NAME and list(listed["rerankers"]) == [NAME]
+    cli(settings, "use", "default")
+    assert used(taught) is None and right(served, taught) == before
+    cli(settings, "use", NAME)
+    assert used(taught) == outcome.shipped
+
+
+def golden_file(settings: Settings) -> str:
+    path = settings.state / f"{NAME}.jsonl"
+    lines = [{"id": q.id, "query": q.query, "as": q.subject, "relevant": [{"document": q.relevant[0].document}]}
+             for q in asked().queries]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+def cli(settings: Settings, *command: str, status: int = 0) -> str:
+    done = CliRunner().invoke(citadel, ["train", *command], env=environment_of(settings), catch_exceptions=False)
+    assert done.exit_code == status, done.output
+    return done.stdout
 
 
 def rank_of(searcher: Searcher, world: World, query: GoldenQuery) -> float:
@@ -122,18 +155,28 @@ def rank_of(searcher: Searcher, world: World, query: GoldenQuery) -> float:
 
 
 def test_a_host_without_these_very_files_answers_without_and_says_so(
-    taught: World, settings: Settings, searcher: Searcher
+    world: World, settings: Settings, searcher: Searcher
 ) -> None:
-    trained(settings, asked(), replace(WANTED, apply=True))
+    world.add("one", "a doctor")
+    world.add("two", "two doctors of a house")
     file = settings.trained() / NAME / MAP
-    np.save(file, np.load(file) * np.float32(0.5))
-    for served in (searcher, serving(searcher, settings)):
-        answer = search(served, taught.who(ASKER), SearchRequest("topic1 doctor"))
+    write_map(file.parent, np.eye(128))
+    which = TrainedReranker(NAME, "late", digest_of(file.parent), 0.5, 50, world.profile.id)
+    with writing(world.store) as conn:
+        set_reranker(conn, world.tenant_id, which)
+    request, served = SearchRequest("doctor"), serving(searcher, settings)
+    assert search(served, world.who(ASKER), request).degraded == ()
+    elsewhere = replace(which, profile_id=world.profile.id + 1)  # proved behind another index: the default is used
+    with writing(world.store) as conn:
+        set_reranker(conn, world.tenant_id, elsewhere)
+    assert search(searcher, world.who(ASKER), request).degraded == ()
+    with writing(world.store) as conn:
+        set_reranker(conn, world.tenant_id, which)
+    write_map(file.parent, np.eye(128)[::-1])
+    for host in (searcher, serving(searcher, settings)):
+        answer = search(host, world.who(ASKER), request)
         assert answer.degraded == ("rerank",) and len(answer.passages) > 0
         assert [s.detail["failed"] for s in answer.activity if s.stage == "rerank"] == ["reranker_unavailable"]
-    with pytest.raises(Invalid, match="train again"):
-        read_manifest(file.parent)
-    (file.parent / MANIFEST).unlink()
     with pytest.raises(Invalid, match="no trained reranker"):
         read_manifest(file.parent)
 
