@@ -73,8 +73,9 @@ def _opened(base: Path, seed: int, device: str) -> Any:
     from transformers.utils import logging as quiet
 
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-    quiet.set_verbosity_error()  # it reports that the head is new, which is so on purpose
-    quiet.disable_progress_bar()
+    # it reports that the head is new, which is so on purpose
+    quiet.set_verbosity_error()  # type: ignore[no-untyped-call]
+    quiet.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.manual_seed(seed)
     try:
         return CrossEncoder(str(base), num_labels=1, max_length=MAX_TOKENS, device=device, local_files_only=True)

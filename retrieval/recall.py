@@ -64,8 +64,8 @@ class Asked:
         ids = hashlib.sha256(",".join(map(str, sorted(self.scope.label_set_ids))).encode()).hexdigest()
         # which change is waited for decides nothing of what is found then
         request = replace(self.request, at_least=None, fusion=None)
-        told = (self.principal, ids, self.scope.epoch, self.profile, self.fusion, self.reranker, request)
-        return repr((engine, *told))
+        ways = (self.profile, self.fusion, self.reranker)
+        return repr((engine, self.principal, ids, self.scope.epoch, *ways, request))
 
     @property
     def keepable(self) -> bool:
