@@ -41,7 +41,7 @@ def train_group() -> None:
               help="Late interaction's projection and blend, a cross-encoder, or both.")  # fmt: skip
 @click.option("--base", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="What a cross-encoder begins as.  [default: the shipped all-MiniLM-L6-v2]")  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), help="[default: 200 for late interaction, 60 for a cross-encoder]")
+@click.option("--steps", type=click.IntRange(1), help="[default: 200 for late interaction, 24 for a cross-encoder]")
 @click.option("--held-out", "share", type=click.FloatRange(0.1, 0.9), default=0.3, show_default=True,
               help="The share of questions that nothing is learned from.")  # fmt: skip
 @click.option("--part", type=click.Choice(["test", "tune", "held"]), default="tune", show_default=True,

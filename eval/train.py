@@ -20,7 +20,7 @@ from models.trained import MODEL, Projected, normed, write_map
 from retrieval.rerank import LATE_WEIGHT, RERANK_POOL
 
 CHOOSING = 0.25  # of the training part
-NEGATIVES = 7  # passages that nobody judged relevant, of a question of the cross-encoder's
+NEGATIVES = 5  # passages that nobody judged relevant, of a question of the cross-encoder's
 TAUGHT = 20  # the same of late interaction's, which costs little
 
 Progress = Callable[[int, int], None]  # steps done, of how many

@@ -185,7 +185,7 @@ def test_what_is_learned_follows_from_what_everybody_sees(taught: World, setting
     """Documents that some see move no bit of it, though who asks the held-out questions is among them."""
     one = trained(settings, asked(), replace(WANTED, name="one"))
     taught.groups({"group:hr": [ASKER]})
-    for topic in TOPICS[:20]:
+    for topic in TOPICS[:12]:
         taught.add(f"hidden-{topic}", f"{topic} doctor wage car automobile", ("group:hr",))
     two = trained(settings, asked(), replace(WANTED, name="two"))
     assert one.trials[0].note == two.trials[0].note and one.current.values != two.current.values
