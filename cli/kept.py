@@ -19,7 +19,7 @@ from eval.scratch import index_state
 from models.embedder import Embedder, open_embedder
 from retrieval.rerank import NONE, chosen
 from store.pool import Store, reading_tenant
-from store.profiles import live_profile
+from store.profiles import live_profile, ways_of
 
 FOLDER = "legs"  # in the state folder: what legs gave, by everything that it follows from
 
@@ -51,14 +51,22 @@ def answering(
     request = SearchRequest("", mode=mode, rerank=options.rerank)
     rerankers = late_boxed(settings, ready=False)
     known = request.rerank in (None, NONE, *rerankers)
+    store = opened.enter_context(opened_store(settings))
+    known = known and not _reranks_by_its_own(settings, store, request)  # the kept scores are not of that one
     if known and all(kept.has(mode, query.subject, query.query) for query in questions.queries):
-        store = opened.enter_context(opened_store(settings))
         embedder = kept_embedder(settings, store, kept)
         return store, partial(replaying, store, kept, embedder, chosen(rerankers, request), questions)
     if following:
         follow(settings)
     searcher = opened.enter_context(open_searcher(settings, partial(_with_kept, kept)))
     return searcher.store, partial(asking_by, searcher, kept)
+
+
+def _reranks_by_its_own(settings: Settings, store: Store, request: SearchRequest) -> bool:
+    """Whether the tenant had a reranker trained, and the search would use it."""
+    with reading_tenant(store, tenant_of(store, settings)) as conn:
+        trained = ways_of(conn, tenant_of(store, settings)).reranker
+    return trained is not None and request.rerank is None and request.mode == "hybrid"
 
 
 def _with_kept(kept: Kept, profile: Profile, open_it: Callable[[], Embedder]) -> Embedder:

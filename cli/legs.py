@@ -28,6 +28,7 @@ from eval.compare import (
     to_markdown,
     to_text,
 )
+from eval.golden import GoldenSet
 from eval.judged import judge
 from eval.legs import LEGS, Answers, ask_all, cache_key, kept, ordered
 from eval.scratch import index_state, visible_places
@@ -144,7 +145,9 @@ def _table(settings: Settings, collection: Collection, part: Part, size: ChunkSi
         places = visible_places(store, Principal(tenant_id, SUBJECT))
         with reading_tenant(store, tenant_id) as conn:
             own = fusion_of(conn, tenant_id)
-        rankings = _rankings(partial(_answers, opened, scratch, store, collection, compared.progress), own, compared)
+        rankings = _rankings(
+            partial(answers_of, opened, scratch, store, collection.golden, compared.progress), own, compared
+        )
     judged = judge(collection.golden, places)
     best, rows = rows_of(judged, rankings)
     return Table(collection.name, part, size.chars, judged.unit, len(collection.documents), len(places),
@@ -167,11 +170,11 @@ def _name(fusion: Fusion) -> str:
     return "RRF" if fusion.method == "rrf" else f"convex {fusion.dense_weight:g}"
 
 
-def _answers(
-    opened: ExitStack, settings: Settings, store: Store, collection: Collection, progress: bool, request: SearchRequest
+def answers_of(
+    opened: ExitStack, settings: Settings, store: Store, golden: GoldenSet, progress: bool, request: SearchRequest
 ) -> Answers:
     """What is kept of these searches, or else what they give now; a searcher is opened only then."""
-    tenant_id, golden = tenant_of(store, settings), collection.golden
+    tenant_id = tenant_of(store, settings)
     state = index_state(store, tenant_id, {query.subject for query in golden.queries})
     known = {**state, "model": settings.model, "reranker": settings.reranker}
     fused = request.mode == "hybrid"
@@ -180,7 +183,7 @@ def _answers(
         if settings.lexical == "fast":
             follow(settings)
         searcher = opened.enter_context(open_searcher(settings))
-        with bar(f"{collection.name}, {request.rerank if fused else request.mode}", progress) as step:
+        with bar(f"{golden.name}, {request.rerank if fused else request.mode}", progress) as step:
             total = len(golden.queries)
             return ask_all(partial(search, searcher), tenant_id, golden, request, lambda done: step(done, total))
 

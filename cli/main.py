@@ -50,6 +50,7 @@ COMMANDS = {  # where each one is; loaded when it is named, for all of them toge
     "profile": "cli.profiles:profile_group",
     "upkeep": "cli.upkeep:upkeep_command",
     "retention": "cli.upkeep:retention_command",
+    "train": "cli.train:train_group",
     "policy": "cli.policy:policy_group",
     "traces": "cli.traces:traces_group",
     "feedback": "cli.traces:feedback_command",

@@ -16,6 +16,7 @@ from retrieval.legs import POOL
 from retrieval.lexical import Bm25, LexicalIndex, RankBm25Index
 from retrieval.rerank import Boxed, late_interaction
 from retrieval.search import Searcher
+from retrieval.trained import Trained
 from store import profiles
 from store.pool import Store, open_store, reading_tenant
 
@@ -66,6 +67,7 @@ def open_searcher(
             lexical=lexical,
             rerankers=rerankers,
             pool=_at_most_pool("CITADEL_POOL", settings.pool),
+            trained=open_trained(settings),
             deadline_s=settings.search_deadline_s,
             at_least_wait_s=settings.at_least_wait_s,
         )
@@ -117,6 +119,11 @@ def keeps_vectors(settings: Settings) -> bool:
     if settings.dense not in ("replica", "pgvector"):
         raise Misconfigured(f"CITADEL_DENSE is replica or pgvector, not {settings.dense!r}")
     return settings.dense == "replica"
+
+
+def open_trained(settings: Settings) -> Trained:
+    """What opens the rerankers that tenants had trained."""
+    return Trained(settings.trained(), settings.late_box_s, settings.reranker_box_s)
 
 
 def open_shelf(settings: Settings) -> Shelf:

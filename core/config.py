@@ -44,6 +44,7 @@ class Settings:
     late_weight: float = 0.5  # of late interaction against the fused score; 0: among equals alone
     late_pool: int = 50  # candidates that late interaction looks at, at most 200
     reranker: str = ""  # a cross-encoder's name or folder; empty: none
+    rerankers: str = ""  # the folder where trained rerankers lie, on each host; default: in the state folder
     late_box_s: float = 1.0  # an answer goes without late interaction that takes longer
     reranker_box_s: float = 2.0  # and without the cross-encoder
     chunker: str = "structure"  # or the name of a LlamaIndex node parser
@@ -82,6 +83,10 @@ class Settings:
     def replicas(self) -> Path:
         """Where this host's replicas lie."""
         return Path(self.lexical_folder) if self.lexical_folder else self.state / "lexical"
+
+    def trained(self) -> Path:
+        """Where trained rerankers lie."""
+        return Path(self.rerankers) if self.rerankers else self.state / "rerankers"
 
     def model_cache(self) -> Path:
         """Where compiled models are kept."""

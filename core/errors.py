@@ -7,6 +7,7 @@ CitadelError
 │   ├── BrokerUnavailable     Redis did not answer
 │   ├── BlobUnavailable       the blob store did not answer
 │   ├── ReplicaUnavailable    this host's lexical index is missing, damaged or too far behind
+│   ├── RerankerUnavailable   this host has not the files of the tenant's trained reranker
 │   ├── SourceUnavailable     where documents come from did not answer
 │   ├── KeysUnavailable       an identity provider's keys could not be fetched
 │   ├── JudgeUnavailable      the language model that judges answers gave no verdict
@@ -80,6 +81,12 @@ class ReplicaUnavailable(Retryable):
     """This host's lexical index is missing, damaged or too far behind; its follower makes it anew."""
 
     code = "replica_unavailable"
+
+
+class RerankerUnavailable(Retryable):
+    """This host has not the files of the tenant's trained reranker, or others under its name."""
+
+    code = "reranker_unavailable"
 
 
 class SourceUnavailable(Retryable):

@@ -38,6 +38,7 @@ class Limits:
     max_drop: Mapping[str, float]  # measure → how far its mean may fall
     forbidden: int | None = 0  # forbidden documents that may come back; None: not looked at
     proven: bool = False  # the candidate has to show that it lost no more; else its loss has to be shown
+    candidates: int = 1  # of which any that passes is taken: they share the risk of taking one that is no better
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def _measure(name: str, baseline: Values, candidate: Values, limits: Limits) -> 
     differences = np.array([new[name] - old[name] for new, old in rows])
     if len(differences) < LEAST:
         raise Invalid(f"{len(differences)} questions are too few to gate on: judge at least {LEAST}")
-    max_drop, alpha = limits.max_drop[name], ALPHA / len(limits.max_drop)
+    max_drop, alpha = limits.max_drop[name], ALPHA / len(limits.max_drop) / limits.candidates
     change, sample = float(differences.mean()), differences[None, :]
     if limits.proven:
         low = -float(upper_bounds(-sample, alpha)[0])

@@ -25,7 +25,7 @@ from retrieval.legs import POOL
 from store import access, chunks, golden, runs
 from store.golden import StoredGolden
 from store.pool import Store, reading_tenant, writing
-from store.profiles import fusion_of, live_profile
+from store.profiles import live_profile, ways_of
 from store.runs import StoredAnswer, StoredPassage, StoredRun, StoredStages
 
 
@@ -95,11 +95,12 @@ def frozen(store: Store, plan: Plan, set_row: StoredGolden, engine: Mapping[str,
     state = index_state(store, plan.searched, {query.subject for query in plan.golden.queries})
     scopes = hashlib.sha256(json.dumps(state.pop("scopes"), sort_keys=True).encode()).hexdigest()
     with reading_tenant(store, plan.searched) as conn:
-        fusion = plan.options.fusion or fusion_of(conn, plan.searched)
+        ways = ways_of(conn, plan.searched)
     return {
         **state, **engine, "grants": scopes, "golden": f"{set_row.name}@{set_row.version}", "digest": set_row.digest,
         "cutoffs": list(plan.cutoffs), "measures": [str(measure) for measure in plan.measures], "mode": plan.mode,
-        "fusion": asdict(fusion), "rerank": plan.options.rerank, "as_ranked": plan.judged is not None,
+        "fusion": asdict(plan.options.fusion or ways.fusion), "rerank": plan.options.rerank,
+        "trained": ways.reranker and asdict(ways.reranker), "as_ranked": plan.judged is not None,
         "version": version("citadel-rag"), "code": code_hash(fused=True),
     }  # fmt: skip
 

@@ -25,6 +25,7 @@ import models
 import store
 from core.errors import Retryable
 from core.records import AccessScope, FusedCandidate, Fusion, Principal, Profile, SearchRequest
+from core.trained import TrainedReranker
 from retrieval.breaker import Breaker
 from retrieval.stages import Stages
 from store import audit
@@ -56,13 +57,15 @@ class Asked:
     profile: Profile
     fusion: Fusion
     request: SearchRequest
+    reranker: TrainedReranker | None  # the tenant's own
 
     def told(self, engine: str) -> str:
         """The same in one string; two that differ in anything differ in it."""
         ids = hashlib.sha256(",".join(map(str, sorted(self.scope.label_set_ids))).encode()).hexdigest()
         # which change is waited for decides nothing of what is found then
         request = replace(self.request, at_least=None, fusion=None)
-        return repr((engine, self.principal, ids, self.scope.epoch, self.profile, self.fusion, request))
+        ways = (self.profile, self.fusion, self.reranker)
+        return repr((engine, self.principal, ids, self.scope.epoch, *ways, request))
 
     @property
     def keepable(self) -> bool:

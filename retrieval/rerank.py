@@ -10,7 +10,7 @@ from core.records import ChunkRow, FusedCandidate, SearchRequest
 from models.reranker import LateInteraction, Proposed, Question, Reranker
 from retrieval.stages import Stages
 
-LATE, NONE = "late", "none"
+LATE, NONE, TRAINED = "late", "none", "trained"
 RERANK_POOL = 50  # candidates that a reranker looks at
 # On SciFact's and Chroma's training parts nDCG@10 rises by 0.010 and 0.011 at 0.5, by 0.006 at 0.3, and hardly beyond.
 LATE_WEIGHT = 0.5
@@ -23,7 +23,7 @@ class Boxed:
     reranker: Reranker
     box_s: float  # after so long the answer goes without it
     weight: float = 1.0  # of its score against the fused one; at 1 the fused one has no say
-    pool: int = RERANK_POOL  # candidates that it looks at
+    pool: int = RERANK_POOL  # candidates that it looks at, no more than RERANK_POOL
 
 
 def late_interaction(
@@ -33,12 +33,14 @@ def late_interaction(
     return {LATE: Boxed(LateInteraction(ready), box_s, weight, pool)}
 
 
-def chosen(rerankers: Mapping[str, Boxed], request: SearchRequest) -> Boxed | None:
-    """What the request names; by default late interaction over both legs, and a single leg as it is. Raises Invalid."""
-    name = request.rerank or (LATE if request.mode == "hybrid" else NONE)
-    if name not in (NONE, LATE, *rerankers):
-        raise Invalid(f"unknown reranker {name[:40]!r}: choose from {[NONE, *rerankers]}")
-    return rerankers.get(name)
+def chosen(rerankers: Mapping[str, Boxed], request: SearchRequest, own: Boxed | None = None) -> Boxed | None:
+    """What the request names; by default, over both legs, what the tenant had trained, else late interaction, and a
+    single leg as it is. Raises Invalid."""
+    known = dict(rerankers) if own is None else {**rerankers, TRAINED: own}
+    name = request.rerank or (NONE if request.mode != "hybrid" else LATE if own is None else TRAINED)
+    if name not in (NONE, LATE, *known):
+        raise Invalid(f"unknown reranker {name[:40]!r}: choose from {[NONE, *known]}")
+    return known.get(name)
 
 
 def reads_codes(boxed: Boxed | None) -> bool:
@@ -64,7 +66,7 @@ def rerank(
     """The candidates, the first of which are these passages, in the order that both scores give together."""
     if boxed is None or not passages:
         return list(fused)
-    scores = stages.run("rerank", lambda: boxed.reranker.score(question, passages), boxed.box_s)
+    scores = stages.run("rerank", lambda: boxed.reranker.score(question, passages[: boxed.pool]), boxed.box_s)
     return list(fused) if scores is None else blend(fused, scores, boxed.weight)
 
 

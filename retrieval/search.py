@@ -22,10 +22,11 @@ from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
 from retrieval.recall import Asked, KeptAnswers, recall
 from retrieval.recency import fresher
-from retrieval.rerank import Boxed, chosen, late_interaction, reads_codes
+from retrieval.rerank import NONE, Boxed, chosen, late_interaction
 from retrieval.stages import Proposed, Stages, StageThreads
 from retrieval.traced import trace
 from retrieval.trail import Answered, record_search
+from retrieval.trained import Trained
 from store import access, profiles
 from store.chunks import Scan
 from store.filters import compile_filter
@@ -48,6 +49,7 @@ class Searcher:
     pool: int = POOL  # of what a leg proposes, so many are fused
     deadline_s: float = 10.0
     at_least_wait_s: float = 5.0
+    trained: Trained = field(default_factory=Trained)  # tenants' own rerankers
     shelf: Shelf = field(default_factory=Shelf)  # of other profiles' models
     ways_of: Callable[[Conn, UUID], profiles.Ways] = profiles.ways_of  # or another profile's, to evaluate it
     questions: Questions = field(default_factory=Questions)
@@ -91,20 +93,21 @@ def _audited(searcher: Searcher, principal: Principal, request: SearchRequest, r
 def _search(searcher: Searcher, principal: Principal, request: SearchRequest, request_id: UUID) -> Answered:
     stages = Stages(searcher.deadline_s, searcher.threads)
     where = compile_filter(request.filters)
-    boxed = chosen(searcher.rerankers, request)
     if not request.query.strip():
         raise Invalid("a search needs a query that is not blank")
-    _begun = _embedding(searcher, principal, request, boxed)
+    _begun = _embedding(searcher, principal, request)
     _await_index(searcher, principal, request)
     with reading_tenant(searcher.store, principal.tenant_id) as conn:
         with stages.timed("authorize") as note:
             scope = access.enter_scope(conn, principal, searcher.store.scopes)
             ways = searcher.ways_of(conn, scope.tenant_id)
             fusion = request.fusion or ways.fusion
+            boxed = chosen(searcher.rerankers, request, searcher.trained.own(ways.reranker, ways.profile.id))
             searcher = replace(searcher, embedder=searcher.shelf.fitting(searcher.embedder, ways.profile))
             scan = Scan(scope, ways.profile.id, where)
             note.update(label_sets=len(scope.label_set_ids), epoch=scope.epoch)
-        memory = recall(searcher.answers, conn, Asked(principal, scope, ways.profile, fusion, request))
+        known = Asked(principal, scope, ways.profile, fusion, request, ways.reranker)
+        memory = recall(searcher.answers, conn, known)
         if memory.ranked is None:
             sight = stages.attempt("look", partial(look, conn, searcher.lexical, scan))
             pool = _pool(searcher, stages, ground(conn, scan, ways.profile, sight), request, fusion)
@@ -126,10 +129,10 @@ def _search(searcher: Searcher, principal: Principal, request: SearchRequest, re
     return Answered(whole, scope, ways.hashing)
 
 
-def _embedding(searcher: Searcher, principal: Principal, request: SearchRequest, boxed: Boxed | None) -> object:
+def _embedding(searcher: Searcher, principal: Principal, request: SearchRequest) -> object:
     """The question's vectors, which take longest and need nobody's leave, are made meanwhile; for who holds this."""
-    dense = request.mode != "lexical"
-    texts = (request.query, *request.queries) if dense else (request.query,) if reads_codes(boxed) else ()
+    dense, reranked = request.mode != "lexical", request.rerank not in (None, NONE)
+    texts = (request.query, *request.queries) if dense else (request.query,) if reranked else ()
     submit = partial(searcher.threads.submit, "embed")
     return searcher.questions.begin(submit, searcher.embedder, principal, texts)
 

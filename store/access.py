@@ -62,6 +62,10 @@ INTERN_MANY = """
     ON CONFLICT (tenant_id, hash) DO NOTHING
 """
 INTERNED_MANY = "SELECT hash, id FROM label_sets WHERE tenant_id = %s AND hash = ANY(%s) FOR KEY SHARE"
+OPEN = """
+    SELECT d.id FROM documents d JOIN label_sets s ON s.id = d.label_set_id
+    WHERE d.id = ANY(%s) AND 'public' = ANY(s.allow) AND s.deny = '{}'
+"""
 LABELS = "SELECT allow, deny, classification FROM label_sets WHERE id = %s"
 RANKS = "SELECT name FROM classifications WHERE tenant_id = %s ORDER BY rank"
 RELABEL = """
@@ -128,6 +132,11 @@ def _enter(
         **(scope_settings(found.scope) if found else NOTHING),
     }
     return conn.execute(ENTER, values, prepare=True).fetchone() or (0, 0, 0, False, False, False, None)
+
+
+def open_documents(conn: Conn, document_ids: Collection[UUID]) -> set[UUID]:
+    """Those of the documents that this transaction's scope shows which are public and denied to nobody."""
+    return {row[0] for row in conn.execute(OPEN, (list(document_ids),)).fetchall()}
 
 
 def check_open(conn: Conn, principal: Principal) -> None:

@@ -26,6 +26,7 @@ Action = Literal[
     "key.rotate", "identity.add", "identity.remove", "scim.change", "fusion.change", "refresh.request", "job.cancel",
     "job.retry", "source.change", "profile.promote", "profile.rollback", "profile.drop", "retention.change",
     "policy.change", "feedback", "traces.change", "eval.schedule", "eval.alarm",
+    "reranker.change",
 ]  # fmt: skip
 ACTIONS: tuple[str, ...] = get_args(Action)
 

@@ -1,12 +1,14 @@
 """Embedding profiles, and the tenants that live on them."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from uuid import UUID
 
 from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
 
 from core.errors import Invalid, ModelMismatch, NotFound
 from core.records import MOST_RRF_K, Fusion, Profile
+from core.trained import TrainedReranker
 from store.audit import Hashing
 from store.pool import Conn
 
@@ -17,11 +19,12 @@ LIVE = """
 """
 WAYS = """
     SELECT p.id, p.name, p.model, p.dimensions, p.precision, p.chunk_tokens, p.chunker, t.fusion, t.dense_weight,
-           t.rrf_k, t.hash_key, t.keep_queries, t.trace_rate
+           t.rrf_k, t.hash_key, t.keep_queries, t.trace_rate, t.reranker
     FROM tenants t JOIN profiles p ON p.id = t.live_profile WHERE t.id = %s
 """
 FUSION = "SELECT fusion AS method, dense_weight, rrf_k FROM tenants WHERE id = %s"
 SET_FUSION = "UPDATE tenants SET fusion = %s, dense_weight = %s, rrf_k = %s WHERE id = %s"
+SET_RERANKER = "UPDATE tenants SET reranker = %s WHERE id = %s"
 ADD = "SELECT add_profile(%s, %s, %s, %s, %s, %s)"
 TENANT = "SELECT id FROM tenants WHERE name = %s"
 ADD_TENANT = "INSERT INTO tenants (name, live_profile) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING RETURNING id"
@@ -87,6 +90,7 @@ class Ways:
     profile: Profile  # whose index answers
     fusion: Fusion
     hashing: Hashing
+    reranker: TrainedReranker | None = None  # that it had trained
 
 
 def ways_of(conn: Conn, tenant_id: UUID) -> Ways:
@@ -94,7 +98,8 @@ def ways_of(conn: Conn, tenant_id: UUID) -> Ways:
     row = conn.execute(WAYS, (tenant_id,), prepare=True).fetchone()
     if row is None:
         raise NotFound("the tenant has no live profile")
-    return Ways(Profile(*row[:7]), Fusion(*row[7:10]), Hashing(*row[10:]))
+    trained = row[13] and TrainedReranker(**row[13])
+    return Ways(Profile(*row[:7]), Fusion(*row[7:10]), Hashing(*row[10:13]), trained)
 
 
 def profile_named(conn: Conn, name: str) -> Profile:
@@ -121,6 +126,11 @@ def set_fusion(conn: Conn, tenant_id: UUID, fusion: Fusion) -> None:
     if not 1 <= fusion.rrf_k <= MOST_RRF_K:
         raise Invalid(f"the constant of RRF lies between 1 and {MOST_RRF_K}, not at {fusion.rrf_k}")
     conn.execute(SET_FUSION, (fusion.method, fusion.dense_weight, fusion.rrf_k, tenant_id))
+
+
+def set_reranker(conn: Conn, tenant_id: UUID, reranker: TrainedReranker | None) -> None:
+    """From this commit on, for every search of the tenant behind that profile; None: late interaction as it ships."""
+    conn.execute(SET_RERANKER, (Jsonb(asdict(reranker)) if reranker else None, tenant_id))
 
 
 def _by_name(conn: Conn, name: str) -> Profile | None:

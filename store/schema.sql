@@ -44,7 +44,8 @@ CREATE TABLE tenants (
     -- the share of searches whose question is kept, and for how many days; with feedback, for so many
     trace_rate        float8 NOT NULL DEFAULT 0 CHECK (trace_rate BETWEEN 0 AND 1),
     trace_days        int NOT NULL DEFAULT 30 CHECK (trace_days > 0),
-    feedback_days     int NOT NULL DEFAULT 365 CHECK (feedback_days > 0)
+    feedback_days     int NOT NULL DEFAULT 365 CHECK (feedback_days > 0),
+    reranker          jsonb  -- the one that was trained: name, kind, digest, weight, pool, profile; null: as it ships
 );
 
 CREATE TABLE classifications (

@@ -20,6 +20,7 @@ from api.answers import search_out
 from cli.stack import MAX_ANSWERS_S
 from core.labels import make_labels
 from core.records import AccessScope, Fusion, Principal, Profile, SearchAnswer, SearchRequest
+from core.trained import TrainedReranker
 from embedded.redis import start_redis
 from embedded.server import Server
 from ingest.erase import erase
@@ -136,7 +137,11 @@ ASKING = st.builds(
     st.sampled_from([1, 8]), st.sampled_from(["hybrid", "dense"]),
     st.none() | st.sampled_from([{"metadata.n": 1}, {"metadata.n": True}, {"metadata.n": "1"}, {"metadata.n": 1.0}]),
 )  # fmt: skip
-ASKED = st.builds(Asked, PRINCIPALS, SCOPES, PROFILES, FUSIONS, ASKING)
+RERANKERS = st.builds(
+    TrainedReranker, st.sampled_from(["a", "b"]), st.sampled_from(["late", "cross-encoder"]),
+    st.sampled_from(["0a", "0b"]), st.sampled_from([0.4, 0.5]), st.sampled_from([10, 50]), st.integers(1, 2),
+)  # fmt: skip
+ASKED = st.builds(Asked, PRINCIPALS, SCOPES, PROFILES, FUSIONS, ASKING, RERANKERS)
 
 
 def parts(asked: Asked) -> tuple[Any, ...]:
@@ -144,7 +149,7 @@ def parts(asked: Asked) -> tuple[Any, ...]:
     ids, epoch = frozenset(asked.scope.label_set_ids), asked.scope.epoch
     request = {**{name: getattr(asked.request, name) for name in ("query", "queries", "top_k", "mode")},
                "filters": str(asked.request.filters)}  # fmt: skip
-    return asked.principal, ids, epoch, asked.profile, asked.fusion, request
+    return asked.principal, ids, epoch, asked.profile, asked.fusion, asked.reranker, request
 
 
 VARIED = {
@@ -152,6 +157,7 @@ VARIED = {
     "scope": ("label_set_ids", "epoch"),
     "profile": ("id",),
     "fusion": ("method", "dense_weight"),
+    "reranker": ("name", "kind", "digest", "weight", "pool", "profile_id"),
     "request": ("query", "queries", "top_k", "mode", "filters"),
 }
 
