@@ -50,7 +50,7 @@ NEAR = """
           JOIN fingerprints f ON f.document_id = c.document_id AND f.document_id <> %(document)s
                AND f.linked_at IS NOT NULL) g
     CROSS JOIN LATERAL (SELECT f.signature FROM fingerprints f
-                        WHERE f.family = g.family AND f.linked_at IS NOT NULL
+                        WHERE f.tenant_id = %(tenant)s AND f.family = g.family AND f.linked_at IS NOT NULL
                         ORDER BY f.linked_at, f.document_id LIMIT 1) first
     WHERE first.signature IS NOT NULL
 """
@@ -69,14 +69,16 @@ COUNT_WAITING = """
             AND NOT EXISTS (SELECT FROM fingerprints f WHERE f.document_id = d.id))
 """
 # Under row-level security, of both; and a row that no longer is as its document's, were there one, counts for nothing.
+# `+ 0` keeps the planner from reading all that is under the label set: 15 ms a document, of 2,000, instead of 0.1.
 OTHERS = """
-    FROM fingerprints o JOIN documents d ON d.id = o.document_id AND d.label_set_id = o.label_set_id
+    FROM fingerprints o JOIN documents d ON d.id = o.document_id AND d.label_set_id + 0 = o.label_set_id
         AND d.current_version = o.version
 """
 TOLD = f"""
     SELECT f.document_id, f.family, (
-        SELECT count(*) FROM (SELECT {OTHERS} WHERE o.family = f.family AND o.label_set_id = f.label_set_id
-                              AND o.document_id <> f.document_id LIMIT {MOST_TOLD}) counted)
+        SELECT count(*) FROM (SELECT {OTHERS} WHERE o.tenant_id = f.tenant_id AND o.family = f.family
+                              AND o.label_set_id + 0 = f.label_set_id AND o.document_id <> f.document_id
+                              LIMIT {MOST_TOLD}) counted)
     FROM fingerprints f WHERE f.document_id = ANY(%s)
 """  # noqa: S608
 FAMILIES = f"""

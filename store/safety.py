@@ -68,6 +68,7 @@ NEEDED = {
     "documents": ("scope_tenant()", IN_SCOPE),
     "versions": ("EXISTS", "FROM documents", IN_SCOPE),
     "chunks": ("EXISTS", "FROM documents"),
+    "fingerprints": ("EXISTS", "FROM documents", IN_SCOPE),
 }
 NEEDED |= dict.fromkeys(
     ("memberships", "clearances", "closed_subjects", "scim_users", "scim_groups", "label_sets", "sources", "change_log",

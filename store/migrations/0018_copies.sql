@@ -12,7 +12,7 @@ CREATE TABLE fingerprints (
     linked_at    timestamptz                       -- null: not compared with the others yet
 );
 CREATE INDEX ON fingerprints (tenant_id, label_set_id, text_hash);
-CREATE INDEX ON fingerprints (family, linked_at);
+CREATE INDEX ON fingerprints (tenant_id, family, linked_at);
 CREATE INDEX fingerprints_unlinked ON fingerprints (document_id) WHERE linked_at IS NULL;
 
 -- Runs of the signature, by which the texts that may resemble it are found.
@@ -26,7 +26,7 @@ CREATE INDEX ON fingerprint_bands (tenant_id, label_set_id, band) INCLUDE (docum
 CREATE INDEX ON fingerprint_bands (document_id);
 ALTER TABLE fingerprints ALTER text_hash SET STATISTICS 0, ALTER signature SET STATISTICS 0;
 ALTER TABLE fingerprint_bands ALTER band SET STATISTICS 0;
-CALL protect('fingerprints', 'tenant_id = (SELECT scope_tenant()) AND ' || in_scope());
+CALL protect('fingerprints', 'EXISTS (SELECT FROM documents d WHERE d.id = document_id) AND ' || in_scope());
 CALL protect('fingerprint_bands', 'tenant_id = (SELECT scope_tenant()) AND ' || in_scope());
 GRANT SELECT ON fingerprints TO citadel_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON fingerprints, fingerprint_bands TO citadel_maintenance;
