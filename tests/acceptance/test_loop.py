@@ -1,4 +1,4 @@
-"""The loop: asked over HTTP, feedback, suggested, confirmed, measured, gated, promoted; and a worse model is blocked.
+"""The loop: asked, feedback, suggested, confirmed, measured, tuned, gated, promoted; and a worse model is blocked.
 
 In this process, on a model without weights, so that the whole of it takes seconds; the commands are those of a user.
 """
@@ -28,6 +28,9 @@ BIRDS = {
     "wren": "builds several nests and offers them", "swift": "sleeps on the wing in summer",
 }  # fmt: skip
 
+PARTS = (slice(0, 4), slice(-4, None))  # of what a bird does: a question each
+ASKED = len(PARTS) * len(BIRDS)
+
 
 @pytest.fixture
 def run(database_url: str, app_url: str, maintenance_url: str, tmp_path: Path) -> Callable[..., Any]:
@@ -56,7 +59,7 @@ def fill(world: World) -> None:
 
 
 def ask_all(api: Api) -> None:
-    """Ana asks for each bird by what it does, and says which passage told her; once it is the wrong one."""
+    """Ana asks over HTTP for each bird, twice, and says which passage told her; once it is the wrong one."""
     agent = api.key("agent", "search", "act_for")
 
     def post(path: str, subject: str, status: int = 200, **body: Any) -> Any:
@@ -64,8 +67,8 @@ def ask_all(api: Api) -> None:
         assert answer.status_code == status, answer.text
         return answer.json()
 
-    for name, does in BIRDS.items():
-        question = f"Which bird {' '.join(does.split()[:4])}?"
+    for name, words in [(name, does.split()[part]) for name, does in BIRDS.items() for part in PARTS]:
+        question = f"Which bird {' '.join(words)}?"
         answer = post("search", ANA, query=question, top_k=3)
         cited = [passage["citation"] for passage in answer["passages"]]
         used = [citation["marker"] for citation in cited if citation["external_id"] == f"{name}.md"]
@@ -88,16 +91,19 @@ def test_what_people_say_decides_what_is_promoted(
 
     file = tmp_path / "suggestions.jsonl"
     told = json.loads(run("golden", "suggest", file, "--name", "birds", "--json").stdout)
-    assert (told["questions"], told["pending"]) == (len(BIRDS) + 1, len(BIRDS) + 1)
+    assert (told["questions"], told["pending"]) == (ASKED + 1, ASKED + 1)
     assert "rota.md is missing, and user:ana@acme.example sees no document of that name" in file.read_text()
     assert "Ben, at the weir" not in file.read_text()
     # newest first: what did not help is rejected, what did is confirmed
     kept = json.loads(run("golden", "review", file, "--name", "birds", "--json",
-                          answers="n\n" + "y\n" * len(BIRDS)).stdout)  # fmt: skip
-    assert kept["confirmed"] == len(BIRDS) == kept["set"]["questions"] and kept["pending"] == 0
+                          answers="n\n" + "y\n" * ASKED).stdout)  # fmt: skip
+    assert kept["confirmed"] == ASKED == kept["set"]["questions"] and kept["pending"] == 0
     run("golden", "check", "birds")
 
     run("eval", "run", "birds", "--name", "main", "--k", "1,10", "--no-progress")
+    tuned = json.loads(run("tune", "birds", "--over", "fusion", "--apply", "--no-progress", "--json").stdout)
+    # nothing is better than every answer right, so nothing is changed
+    assert tuned["before"]["mean"] == 1.0 and tuned["train"] == tuned["held"] == ASKED / 2 and not tuned["applied"]
     run("eval", "run", "birds", "--name", "candidate", "--k", "1,10", "--dense-weight", "0.9", "--no-progress")
     assert "the gate is open" in run("eval", "gate", "candidate", "--baseline", "main").stdout
 
