@@ -55,14 +55,17 @@ RECENT_ONES = """
     ORDER BY created_at DESC, id DESC LIMIT %(limit)s
 """
 RECENT = JOB + REACHED + RECENT_ONES
+# A lease begins when its row is had, which may be long after the statement did: who vanished within a commit holds its
+# rows until Postgres notices.
 CLAIM = f"""
     UPDATE jobs SET attempts = attempts + 1, lease_token = nextval('lease_tokens'), updated_at = now(),
-        lease_until = now() + make_interval(secs => %(lease_s)s),
+        lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s),
         state = CASE kind WHEN 'refresh' THEN 'running' ELSE 'parsing' END
-    WHERE id = %(id)s AND {OPEN} AND attempts < %(max)s
-      AND next_try_at <= now() AND (lease_until IS NULL OR lease_until < now())
+    FROM (SELECT id FROM jobs WHERE id = %(id)s FOR UPDATE) had
+    WHERE jobs.id = had.id AND {OPEN} AND attempts < %(max)s
+      AND next_try_at <= now() AND (lease_until IS NULL OR lease_until < clock_timestamp())
       AND NOT EXISTS (SELECT FROM jobs other WHERE other.source_id = jobs.source_id AND other.id <> jobs.id
-                      AND other.lease_until >= now())
+                      AND other.lease_until >= clock_timestamp())
       AND NOT EXISTS (SELECT FROM sources s WHERE s.id = source_id AND s.paused_at IS NOT NULL)
     RETURNING lease_token
 """  # noqa: S608
@@ -85,7 +88,7 @@ CLAIM_SMALL = f"""
 # Refreshes of one source take turns: one that began under old rules must not undo what a newer one closed.
 LOCK_SOURCE = "SELECT FROM sources WHERE id = (SELECT source_id FROM jobs WHERE id = %s) FOR NO KEY UPDATE"
 RENEW = """
-    UPDATE jobs SET lease_until = now() + make_interval(secs => %s), updated_at = now()
+    UPDATE jobs SET lease_until = clock_timestamp() + make_interval(secs => %s), updated_at = now()
     WHERE (id, lease_token) IN (SELECT * FROM unnest(%s::uuid[], %s::bigint[]))
 """
 SET_STATE = "UPDATE jobs SET state = %s, updated_at = now() WHERE id = %s AND lease_token = %s"
