@@ -131,6 +131,12 @@ CANCEL = f"""
     WHERE tenant_id = %s AND id = %s AND {OPEN}
     RETURNING document_id, version
 """  # noqa: S608
+CANCEL_REFRESHES = f"""
+    UPDATE jobs SET state = 'cancelled', error_code = 'cancelled', error = %s, lease_until = NULL, lease_token = NULL,
+        updated_at = now()
+    WHERE source_id = %s AND {OPEN}
+"""  # noqa: S608
+DETACH = "UPDATE jobs SET source_id = NULL WHERE id = %s AND lease_token = %s"
 # The source's refresh waits as if it had not begun.
 SUSPEND = f"""
     UPDATE jobs SET state = 'accepted', lease_until = NULL, lease_token = NULL, dispatched_at = NULL,
@@ -326,6 +332,16 @@ def cancel(conn: Conn, tenant_id: UUID, job_id: UUID, by: str) -> bool:
     if row is not None and row[0] is not None:
         conn.execute(FAIL_VERSION, row)
     return row is not None
+
+
+def cancel_refreshes(conn: Conn, source_id: UUID, why: str) -> None:
+    """End the source's open jobs; what works on one stops at its next commit."""
+    conn.execute(CANCEL_REFRESHES, (why, source_id))
+
+
+def detach(conn: Conn, lease: Lease) -> None:
+    """The job outlives its source. Raises LeaseLost."""
+    _must_hold(conn.execute(DETACH, (lease.job.id, lease.token)).rowcount)
 
 
 def suspend(conn: Conn, source_id: UUID) -> bool:

@@ -61,6 +61,16 @@ SEEN = """
     FROM documents d LEFT JOIN versions v ON v.document_id = d.id AND v.version = d.latest_version
     WHERE d.source_id = %s AND d.parent_id IS NULL
 """
+# What is left of a source that is being removed: it is read no more, and by this name nobody pushes to it.
+RETIRE = """
+    UPDATE sources SET kind = 'api', name = %s, config = '{}', state = '{}', schedule = NULL, next_due_at = NULL,
+        paused_at = NULL
+    WHERE id = %s
+"""
+COUNT_DOCUMENTS = "SELECT count(*) FROM documents WHERE source_id = %s"
+SOME_DOCUMENTS = "SELECT id FROM documents WHERE source_id = %s LIMIT %s"
+LOCK = "SELECT FROM sources WHERE id = %s FOR UPDATE"
+DROP = "DELETE FROM sources WHERE id = %s"
 SET_MARKS = "UPDATE documents SET fingerprint = %s, permissions = %s WHERE id = %s"
 SET_PERMISSIONS = "UPDATE documents SET permissions = %s WHERE id = %s"
 READ_AGAIN = "UPDATE documents SET fingerprint = NULL, permissions = NULL WHERE id = %s"
@@ -163,6 +173,33 @@ def set_due(conn: Conn, source_id: UUID, at: datetime | None) -> None:
 def set_paused(conn: Conn, source_id: UUID, paused: bool) -> None:
     """Whether the source is left alone; its due time is kept, and has come when it is taken up again."""
     conn.execute(PAUSE if paused else RESUME, (source_id,))
+
+
+def retire(conn: Conn, source_id: UUID, name: str) -> None:
+    """The source is not refreshed any more, and goes by that name; its documents stay."""
+    conn.execute(RETIRE, (name, source_id))
+
+
+def count_documents(conn: Conn, source_id: UUID) -> int:
+    """How many documents the source has."""
+    row = conn.execute(COUNT_DOCUMENTS, (source_id,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def some_documents(conn: Conn, source_id: UUID, limit: int) -> list[UUID]:
+    """Some of the source's documents."""
+    return [row[0] for row in conn.execute(SOME_DOCUMENTS, (source_id, limit)).fetchall()]
+
+
+def is_empty(conn: Conn, source_id: UUID) -> bool:
+    """Whether the source has no document, and gets none before this transaction ends."""
+    conn.execute(LOCK, (source_id,))
+    return not some_documents(conn, source_id, 1)
+
+
+def drop(conn: Conn, source_id: UUID) -> None:
+    """Delete the source with everything that names it: of one that `is_empty`, its jobs."""
+    conn.execute(DROP, (source_id,))
 
 
 def succeeded(conn: Conn, source_id: UUID, as_of: datetime, state: Mapping[str, Any]) -> None:
