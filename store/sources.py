@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from core.errors import Conflict, Invalid, NotFound
-from core.records import Labels, Source
+from core.records import AccessScope, Labels, Source
 from store import access, attachments
 from store.pool import Conn
 
@@ -36,7 +36,13 @@ READ = """
 """
 BY_NAME = READ + " WHERE s.tenant_id = %s AND s.name = %s"
 BY_ID = READ + " WHERE s.tenant_id = %s AND s.id = %s"
-ALL = READ + " WHERE s.tenant_id = %s ORDER BY s.name"
+ALL = (
+    READ
+    + """
+    WHERE s.tenant_id = %(tenant)s AND (%(label_sets)s::int[] IS NULL OR s.label_set_id = ANY(%(label_sets)s))
+    ORDER BY s.name
+"""
+)
 DUE = """
     SELECT id, tenant_id, schedule, next_due_at, timezone, jitter_s FROM sources
     WHERE next_due_at <= now() AND paused_at IS NULL FOR UPDATE SKIP LOCKED
@@ -154,9 +160,10 @@ def by_id(conn: Conn, tenant_id: UUID, source_id: UUID) -> Source:
     return _one(conn.execute(BY_ID, (tenant_id, source_id)).fetchone(), "there is no such source")
 
 
-def all_of(conn: Conn, tenant_id: UUID) -> list[Source]:
-    """The tenant's sources by name."""
-    return [_source(row) for row in conn.execute(ALL, (tenant_id,)).fetchall()]
+def all_of(conn: Conn, tenant_id: UUID, within: AccessScope | None = None) -> list[Source]:
+    """The tenant's sources by name; of a scope, those whose own labels it sees."""
+    label_sets = None if within is None else list(within.label_set_ids)
+    return [_source(row) for row in conn.execute(ALL, {"tenant": tenant_id, "label_sets": label_sets}).fetchall()]
 
 
 def take_due(conn: Conn) -> list[DueSource]:
