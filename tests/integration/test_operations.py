@@ -240,11 +240,11 @@ def test_an_outcome_waits_for_a_postgres_that_is_away(
     refused = [0]
     honest = jobs.give_back
 
-    def away(*arguments: object) -> None:
+    def away(*arguments: object, **named: object) -> None:
         refused[0] += 1
         if refused[0] < 3:
             raise StoreUnavailable("Postgres did not answer")
-        honest(*arguments)  # type: ignore[arg-type]
+        honest(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr("ingest.attempt.AWAY_S", 0.01)
     monkeypatch.setattr(jobs, "give_back", away)
