@@ -85,8 +85,7 @@ class TenantMetrics:
         """The exposition text; jobs are counted within what a principal sees, or all."""
         limited = within is not None
         with reading_tenant(service.store, self._tenant_id) as conn:  # whose policies show this tenant's rows alone
-            if within is not None:
-                access.enter_scope(conn, within, service.store.scopes)
+            scope = None if within is None else access.enter_scope(conn, within, service.store.scopes)
             self._jobs.clear()
             for kind, state, count in jobs.counts(conn, in_scope=limited):
                 self._jobs.labels(kind, state).set(count)
@@ -94,7 +93,7 @@ class TenantMetrics:
             # any change of the tenant counts: not for whoever sees a part of it
             lag = float("nan") if limited else service.searcher.lexical.lag_s(conn, self._tenant_id)
             self._lag.set(lag)
-            self._tell(sources.all_of(conn, self._tenant_id))
+            self._tell(sources.all_of(conn, self._tenant_id, scope))
         self._tell_evaluations(service, limited)
         try:
             self._queue.set(service.broker.queue_length())

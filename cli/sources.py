@@ -13,6 +13,7 @@ from cli.stack import opened_store, tenant_of
 from core.config import Settings
 from core.errors import Permanent
 from core.records import Job, Source
+from ingest.removal import remove
 from ingest.schedule import pause, request_refresh, resume
 from store import jobs, operations, sources
 from store.operations import Choice
@@ -23,7 +24,7 @@ SHOWN = 20  # documents that a refresh could not index, by their reasons
 
 @click.group("sources")
 def sources_group() -> None:
-    """Add and list sources."""
+    """Add, list, pause and remove sources."""
 
 
 sources_group.add_command(add)
@@ -75,6 +76,35 @@ def resume_source(settings: Settings, name: str, as_json: bool) -> None:
     with opened_store(settings) as store:
         source = resume(store, tenant_of(store, settings), name, by=operator())
     show(source, as_json, "resumed")
+
+
+@sources_group.command(
+    "remove", epilog="Examples: citadel sources remove handbook --keep; citadel sources remove wiki --delete --wait"
+)
+@click.argument("name")
+@click.option("--keep", is_flag=True, help="Its documents stay as they are now: nobody follows their labels any more.")
+@click.option("--delete", is_flag=True, help="Its documents are erased with it, by a job.")
+@click.option("--wait", is_flag=True, help="Until they are.")
+@as_json
+@pass_settings
+def remove_source(settings: Settings, name: str, keep: bool, delete: bool, wait: bool, as_json: bool) -> None:
+    """Refresh a source no more, and --keep or --delete its documents: one of both has to be said.
+
+    Kept documents are searched as before, as those that are pushed to a source of this name. Deleted ones are gone from
+    every reader one by one, leave tombstones, and take the source with them.
+    """
+    with opened_store(settings) as store:
+        tenant_id = tenant_of(store, settings)
+        with writing(store) as conn:
+            count = sources.count_documents(conn, sources.named(conn, tenant_id, name).id)
+        if keep == delete:
+            raise click.UsageError(f"source {name!r} has {count} documents: say --keep or --delete")
+        job_id = remove(store, tenant_id, name, keep=keep, by=operator())
+        if job_id is not None and wait:
+            click.echo(f"deleting {count} documents", err=True)
+            wait_for_job(store, tenant_id, job_id)
+    said = f"{count} documents are kept" if job_id is None else f"{count} documents: citadel jobs show {job_id}"
+    show({"documents": count, "job_id": job_id and str(job_id)}, as_json, f"{name} is removed; {said}")
 
 
 @click.command("refresh", epilog="Examples: citadel refresh acme --wait; citadel sources refresh acme --permissions")

@@ -23,6 +23,7 @@ from core.records import Lease, Source
 from ingest.heartbeat import heartbeat
 from ingest.pipeline import Pipeline, index_versions
 from ingest.refresh import RefreshReport, refresh
+from ingest.removal import REMOVES, delete_source
 from ingest.reread import read_again
 from ingest.room import Room
 from ingest.sources.memory import memory_of
@@ -59,6 +60,9 @@ def attempt(pipeline: Pipeline, job_id: UUID) -> str:
     with told(lease, *beside):
         if lease.job.kind == "index":
             index_versions(pipeline, [lease, *beside], told)
+        elif lease.job.detail.get(REMOVES):
+            with heartbeat(pipeline.store, pipeline.lease_s, lease):
+                delete_source(pipeline.store, pipeline.blobs, lease)
         else:
             _refresh(pipeline, lease)
     return outcomes.get(job_id, "done")

@@ -61,12 +61,14 @@ def _prepare(pipeline: Pipeline, profile: Profile, budget: ChunkBudget, submissi
     else:
         parsed = pipeline.parser.parse(submission.content, submission.filename, submission.mime_type)
     parsed = prepare(parsed, submission.title, pipeline.policy, pipeline.phone_region)
-    return submission, parsed, chunk(parsed, parsed.title, profile.chunker, budget, pipeline.embedder)
+    embedder = pipeline.shelf.fitting(pipeline.embedder, profile)
+    return submission, parsed, chunk(parsed, parsed.title, profile.chunker, budget, embedder)
 
 
 def _publish(pipeline: Pipeline, tenant_id: UUID, profile: Profile, prepared: Sequence[Prepared]) -> None:
     texts = [embedded_text(parsed.text, piece) for _, parsed, pieces in prepared for piece in pieces]
-    vectors, codes = pipeline.embedder.embed_documents_with_tokens(texts)
+    embedder = pipeline.shelf.fitting(pipeline.embedder, profile)
+    vectors, codes = embedder.embed_documents_with_tokens(texts)
     vector, code = iter(vectors), iter(codes)
     keys = [pipeline.blobs.put(submission.content) for submission, _, _ in prepared]
     with writing(pipeline.store) as conn:

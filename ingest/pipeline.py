@@ -34,7 +34,7 @@ class Pipeline:
     store: Store
     blobs: BlobStore
     parser: ParserSandbox
-    embedder: Embedder
+    embedder: Embedder | None  # None: the shelf opens what a document needs, and a process without one opens nothing
     lease_s: float
     max_backlog: int = 100_000  # open jobs of a tenant, above which its refreshes wait
     shelf: Shelf = field(default_factory=Shelf)  # of other profiles' models

@@ -61,14 +61,17 @@ RECENT_ONES = """
     ORDER BY created_at DESC, id DESC LIMIT %(limit)s
 """
 RECENT = JOB + REACHED + RECENT_ONES
+# A lease begins when its row is had, which may be long after the statement did: who vanished within a commit holds its
+# rows until Postgres notices.
 CLAIM = f"""
     UPDATE jobs SET attempts = attempts + 1, lease_token = nextval('lease_tokens'), updated_at = now(),
-        lease_until = now() + make_interval(secs => %(lease_s)s),
+        lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s),
         state = CASE kind WHEN 'index' THEN 'parsing' ELSE 'running' END
-    WHERE id = %(id)s AND {OPEN} AND attempts < %(max)s
-      AND next_try_at <= now() AND (lease_until IS NULL OR lease_until < now())
+    FROM (SELECT id FROM jobs WHERE id = %(id)s FOR UPDATE) had
+    WHERE jobs.id = had.id AND {OPEN} AND attempts < %(max)s
+      AND next_try_at <= now() AND (lease_until IS NULL OR lease_until < clock_timestamp())
       AND NOT EXISTS (SELECT FROM jobs other WHERE other.source_id = jobs.source_id AND other.id <> jobs.id
-                      AND other.lease_until >= now())
+                      AND other.lease_until >= clock_timestamp())
       AND NOT EXISTS (SELECT FROM sources s WHERE s.id = source_id AND s.paused_at IS NOT NULL)
     RETURNING lease_token
 """  # noqa: S608
@@ -76,7 +79,7 @@ CLAIM = f"""
 # for none of them but the one that it was sent for; each is done alone then, for the lease is still on its row.
 CLAIM_SMALL = f"""
     UPDATE jobs SET lease_token = nextval('lease_tokens'), updated_at = now(),
-        lease_until = now() + make_interval(secs => %(lease_s)s), state = 'parsing'
+        lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s), state = 'parsing'
     WHERE id IN (
         SELECT j.id FROM jobs j JOIN versions v ON v.document_id = j.document_id AND v.version = j.version
         WHERE j.id IN (SELECT id FROM jobs WHERE {OPEN} AND kind = 'index' AND tenant_id = %(tenant)s
@@ -91,7 +94,7 @@ CLAIM_SMALL = f"""
 # Refreshes of one source take turns: one that began under old rules must not undo what a newer one closed.
 LOCK_SOURCE = "SELECT FROM sources WHERE id = (SELECT source_id FROM jobs WHERE id = %s) FOR NO KEY UPDATE"
 RENEW = """
-    UPDATE jobs SET lease_until = now() + make_interval(secs => %s), updated_at = now()
+    UPDATE jobs SET lease_until = clock_timestamp() + make_interval(secs => %s), updated_at = now()
     WHERE (id, lease_token) IN (SELECT * FROM unnest(%s::uuid[], %s::bigint[]))
 """
 SET_STATE = "UPDATE jobs SET state = %s, updated_at = now() WHERE id = %s AND lease_token = %s"
@@ -134,6 +137,12 @@ CANCEL = f"""
     WHERE tenant_id = %s AND id = %s AND {OPEN}
     RETURNING document_id, version
 """  # noqa: S608
+CANCEL_REFRESHES = f"""
+    UPDATE jobs SET state = 'cancelled', error_code = 'cancelled', error = %s, lease_until = NULL, lease_token = NULL,
+        updated_at = now()
+    WHERE source_id = %s AND {OPEN}
+"""  # noqa: S608
+DETACH = "UPDATE jobs SET source_id = NULL WHERE id = %s AND lease_token = %s"
 # The source's refresh waits as if it had not begun.
 SUSPEND = f"""
     UPDATE jobs SET state = 'accepted', lease_until = NULL, lease_token = NULL, dispatched_at = NULL,
@@ -142,44 +151,6 @@ SUSPEND = f"""
 """  # noqa: S608
 REOPEN_VERSION = "UPDATE versions SET state = 'pending' WHERE document_id = %s AND version = %s AND state = 'failed'"
 FAIL_VERSION = "UPDATE versions SET state = 'failed' WHERE document_id = %s AND version = %s AND state = 'pending'"
-# Tenants take turns: who has least under way comes first, however many wait. Of each tenant with open jobs its next
-# ones are read, in the order in which they came.
-TENANTS = f"""
-    (SELECT tenant_id FROM jobs WHERE {OPEN} AND kind = %(kind)s ORDER BY tenant_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT tenant_id FROM jobs WHERE {OPEN} AND kind = %(kind)s AND tenant_id > t.tenant_id
-            ORDER BY tenant_id LIMIT 1)
-    FROM tenant t WHERE t.tenant_id IS NOT NULL
-"""  # noqa: S608
-UNDER_WAY = f"""
-    SELECT count(*) AS jobs FROM jobs
-    WHERE {OPEN} AND kind = %(kind)s AND tenant_id = t.tenant_id AND dispatched_at IS NOT NULL
-"""  # noqa: S608
-# A queue is first in, first out: what was sent well before a job that is under way, and is not, was lost. Paused
-# sources are an array: as a join Postgres reads every job for it (200 ms for 100,000).
-NEXT = f"""
-    SELECT id, created_at, dispatched_at FROM jobs
-    WHERE {OPEN} AND kind = %(kind)s AND tenant_id = t.tenant_id AND attempts < %(max)s AND next_try_at <= now()
-      AND (lease_until IS NULL OR lease_until < now())
-      AND (source_id IS NULL OR source_id <> ALL (ARRAY(SELECT s.id FROM sources s WHERE s.paused_at IS NOT NULL)))
-      AND (dispatched_at IS NULL OR dispatched_at < lease_until
-           OR dispatched_at < now() - make_interval(secs => %(resend_after_s)s)
-           OR dispatched_at < (SELECT max(held.dispatched_at) FROM jobs held
-                               WHERE held.lease_until >= now() AND held.kind = %(kind)s)
-                              - make_interval(secs => %(overtaken_s)s))
-    ORDER BY created_at LIMIT %(limit)s
-"""  # noqa: S608
-TO_SEND = f"""
-    WITH RECURSIVE tenant AS ({TENANTS}), turn AS (
-        SELECT n.id, n.created_at, n.dispatched_at,
-               w.jobs + row_number() OVER (PARTITION BY t.tenant_id ORDER BY n.created_at) AS place
-        FROM tenant t CROSS JOIN LATERAL ({UNDER_WAY}) w CROSS JOIN LATERAL ({NEXT}) n
-        WHERE t.tenant_id IS NOT NULL ORDER BY place, n.created_at LIMIT %(limit)s
-    )
-    SELECT j.id FROM turn JOIN jobs j USING (id) WHERE j.dispatched_at IS NOT DISTINCT FROM turn.dispatched_at
-    ORDER BY turn.place, turn.created_at FOR UPDATE OF j SKIP LOCKED
-"""  # noqa: S608
-SENT = "UPDATE jobs SET dispatched_at = now() WHERE id = ANY(%s)"
 SPENT = f"""
     UPDATE jobs SET state = 'quarantined', error_code = 'worker_lost', updated_at = now(),
         error = 'the worker died or lost its lease on ' || CASE WHEN error IS NULL THEN 'each of ' ELSE 'the last of '
@@ -347,23 +318,19 @@ def cancel(conn: Conn, tenant_id: UUID, job_id: UUID, by: str) -> bool:
     return row is not None
 
 
+def cancel_refreshes(conn: Conn, source_id: UUID, why: str) -> None:
+    """End the source's open jobs; what works on one stops at its next commit."""
+    conn.execute(CANCEL_REFRESHES, (why, source_id))
+
+
+def detach(conn: Conn, lease: Lease) -> None:
+    """The job outlives its source. Raises LeaseLost."""
+    _must_hold(conn.execute(DETACH, (lease.job.id, lease.token)).rowcount)
+
+
 def suspend(conn: Conn, source_id: UUID) -> bool:
     """Stop the source's refresh at its next commit, to go on later, and count no attempt; whether one was under way."""
     return conn.execute(SUSPEND, (source_id,)).rowcount > 0
-
-
-def take_unsent(conn: Conn, kind: str, limit: int, resend_after_s: float, overtaken_s: float) -> list[UUID]:
-    """Up to `limit` jobs of a kind to hand to the broker, marked as sent in this transaction; tenants take turns.
-
-    With them those that the broker may have lost: sent longer ago than `resend_after_s`, or that long before one which
-    is under way, and not claimed.
-    """
-    values = {"kind": kind, "max": MAX_ATTEMPTS, "limit": limit, "resend_after_s": resend_after_s,
-              "overtaken_s": overtaken_s}  # fmt: skip
-    taken = [job_id for (job_id,) in conn.execute(TO_SEND, values).fetchall()] if limit else []
-    if taken:
-        conn.execute(SENT, (taken,))
-    return taken
 
 
 def quarantine_spent(conn: Conn) -> int:

@@ -22,7 +22,14 @@ from store.scopes import ScopeCache
 Conn = Connection[tuple[Any, ...]]
 
 STATEMENT_TIMEOUT_S = 60
-SESSION = f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+# Each side asks a silent other one whether it is there, and takes 15 s without an answer for a no: a host that lost its
+# power within a commit holds its rows for half a minute, and a worker that was cut off does not wait for hours.
+ALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+SESSION = " ".join((
+    f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
+    *(f"-c tcp_{name}={value}" for name, value in ALIVE.items()),
+))  # fmt: skip
+CONNECTING = {"options": SESSION, "connect_timeout": 10, "tcp_user_timeout": 60_000, **ALIVE}
 
 SETTINGS = ("citadel.tenant", "citadel.label_sets", "citadel.label_base", "citadel.label_bits")
 # All of it each time: no part of an earlier scope may stay beside a later one's.
@@ -78,7 +85,13 @@ def open_store(app_url: str, maintenance_url: str, size: int = 16) -> Store:
 
 def _pool(url: str, size: int, configure: Callable[[Conn], None]) -> ConnectionPool[Conn]:
     return ConnectionPool(
-        url, min_size=0, max_size=size, timeout=10, open=True, configure=configure, kwargs={"options": SESSION}
+        url,
+        min_size=0,
+        max_size=size,
+        timeout=10,
+        open=True,
+        configure=configure,
+        kwargs=CONNECTING,
     )
 
 

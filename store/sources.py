@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from core.errors import Conflict, Invalid, NotFound
-from core.records import Labels, Source
+from core.records import AccessScope, Labels, Source
 from store import access, attachments
 from store.pool import Conn
 
@@ -36,7 +36,13 @@ READ = """
 """
 BY_NAME = READ + " WHERE s.tenant_id = %s AND s.name = %s"
 BY_ID = READ + " WHERE s.tenant_id = %s AND s.id = %s"
-ALL = READ + " WHERE s.tenant_id = %s ORDER BY s.name"
+ALL = (
+    READ
+    + """
+    WHERE s.tenant_id = %(tenant)s AND (%(label_sets)s::int[] IS NULL OR s.label_set_id = ANY(%(label_sets)s))
+    ORDER BY s.name
+"""
+)
 DUE = """
     SELECT id, tenant_id, schedule, next_due_at, timezone, jitter_s FROM sources
     WHERE next_due_at <= now() AND paused_at IS NULL FOR UPDATE SKIP LOCKED
@@ -61,6 +67,16 @@ SEEN = """
     FROM documents d LEFT JOIN versions v ON v.document_id = d.id AND v.version = d.latest_version
     WHERE d.source_id = %s AND d.parent_id IS NULL
 """
+# What is left of a source that is being removed: it is read no more, and by this name nobody pushes to it.
+RETIRE = """
+    UPDATE sources SET kind = 'api', name = %s, config = '{}', state = '{}', schedule = NULL, next_due_at = NULL,
+        paused_at = NULL
+    WHERE id = %s
+"""
+COUNT_DOCUMENTS = "SELECT count(*) FROM documents WHERE source_id = %s"
+SOME_DOCUMENTS = "SELECT id FROM documents WHERE source_id = %s LIMIT %s"
+LOCK = "SELECT FROM sources WHERE id = %s FOR UPDATE"
+DROP = "DELETE FROM sources WHERE id = %s"
 SET_MARKS = "UPDATE documents SET fingerprint = %s, permissions = %s WHERE id = %s"
 SET_PERMISSIONS = "UPDATE documents SET permissions = %s WHERE id = %s"
 READ_AGAIN = "UPDATE documents SET fingerprint = NULL, permissions = NULL WHERE id = %s"
@@ -144,9 +160,10 @@ def by_id(conn: Conn, tenant_id: UUID, source_id: UUID) -> Source:
     return _one(conn.execute(BY_ID, (tenant_id, source_id)).fetchone(), "there is no such source")
 
 
-def all_of(conn: Conn, tenant_id: UUID) -> list[Source]:
-    """The tenant's sources by name."""
-    return [_source(row) for row in conn.execute(ALL, (tenant_id,)).fetchall()]
+def all_of(conn: Conn, tenant_id: UUID, within: AccessScope | None = None) -> list[Source]:
+    """The tenant's sources by name; of a scope, those whose own labels it sees."""
+    label_sets = None if within is None else list(within.label_set_ids)
+    return [_source(row) for row in conn.execute(ALL, {"tenant": tenant_id, "label_sets": label_sets}).fetchall()]
 
 
 def take_due(conn: Conn) -> list[DueSource]:
@@ -163,6 +180,33 @@ def set_due(conn: Conn, source_id: UUID, at: datetime | None) -> None:
 def set_paused(conn: Conn, source_id: UUID, paused: bool) -> None:
     """Whether the source is left alone; its due time is kept, and has come when it is taken up again."""
     conn.execute(PAUSE if paused else RESUME, (source_id,))
+
+
+def retire(conn: Conn, source_id: UUID, name: str) -> None:
+    """The source is not refreshed any more, and goes by that name; its documents stay."""
+    conn.execute(RETIRE, (name, source_id))
+
+
+def count_documents(conn: Conn, source_id: UUID) -> int:
+    """How many documents the source has."""
+    row = conn.execute(COUNT_DOCUMENTS, (source_id,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def some_documents(conn: Conn, source_id: UUID, limit: int) -> list[UUID]:
+    """Some of the source's documents."""
+    return [row[0] for row in conn.execute(SOME_DOCUMENTS, (source_id, limit)).fetchall()]
+
+
+def is_empty(conn: Conn, source_id: UUID) -> bool:
+    """Whether the source has no document, and gets none before this transaction ends."""
+    conn.execute(LOCK, (source_id,))
+    return not some_documents(conn, source_id, 1)
+
+
+def drop(conn: Conn, source_id: UUID) -> None:
+    """Delete the source with everything that names it: of one that `is_empty`, its jobs."""
+    conn.execute(DROP, (source_id,))
 
 
 def succeeded(conn: Conn, source_id: UUID, as_of: datetime, state: Mapping[str, Any]) -> None:

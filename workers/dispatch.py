@@ -15,7 +15,7 @@ from kombu.exceptions import OperationalError
 from core.errors import BrokerUnavailable, Retryable
 from eval import schedule as evaluations
 from ingest.schedule import schedule_due
-from store import jobs
+from store import jobs, turns
 from store.broker import RedisBroker
 from store.pool import Store, writing
 from workers.tasks import TASKS
@@ -61,7 +61,7 @@ def _send_due(store: Store, broker: RedisBroker, app: Celery, kind: str) -> int:
     waiting = broker.queue_length(kind)
     resend_after_s = RESEND_ANYWAY_S if waiting else RESEND_AFTER_S
     with writing(store) as conn:
-        due = jobs.take_unsent(conn, kind, max(0, QUEUE_LIMIT - waiting), resend_after_s, OVERTAKEN_S)
+        due = turns.take_unsent(conn, kind, max(0, QUEUE_LIMIT - waiting), resend_after_s, OVERTAKEN_S)
         for job_id in due:
             _send(app, TASKS[kind], str(job_id))
     return len(due)

@@ -1,4 +1,7 @@
-"""What a worker process ingests or evaluates with, opened once in each process, after the fork."""
+"""What a worker process ingests or evaluates with, made once in each process, after the fork.
+
+Nothing heavy is opened before a document needs it: neither a model nor the parser. Who only refreshes has none of them.
+"""
 
 from functools import cache
 
@@ -11,8 +14,7 @@ from ingest.sandbox import ParseLimits, ParserSandbox
 from models.embedder import Embedder, open_embedder
 from models.shelf import Shelf
 from store.blobs import FsspecBlobs
-from store.pool import open_store, writing
-from store.profiles import live_profile, tenant_named
+from store.pool import open_store
 
 
 def limits_of(settings: Settings) -> ParseLimits:
@@ -33,19 +35,15 @@ def limits_of(settings: Settings) -> ParseLimits:
 
 @cache
 def pipeline_of(settings: Settings) -> Pipeline:
-    """This process's pipeline, with the model of the tenant's live profile."""
-    store = open_store("", settings.maintenance_database_url, size=4)
-    with writing(store) as conn:
-        profile = live_profile(conn, tenant_named(conn, settings.tenant))
+    """This process's pipeline."""
     threads = settings.model_threads or None
 
     def opened(model: str, precision: str) -> Embedder:
         return open_embedder(model, settings.model_cache(), threads, precision)
 
-    return Pipeline(store, FsspecBlobs(settings.blob_store_url()), ParserSandbox(limits_of(settings)),
-                    opened(profile.model, profile.precision), settings.lease_s, settings.max_backlog,
-                    Shelf(opened), policy=read_policy(settings.sensitive),
-                    phone_region=settings.phone_region)  # fmt: skip
+    return Pipeline(open_store("", settings.maintenance_database_url, size=4), FsspecBlobs(settings.blob_store_url()),
+                    ParserSandbox(limits_of(settings)), None, settings.lease_s, settings.max_backlog, Shelf(opened),
+                    policy=read_policy(settings.sensitive), phone_region=settings.phone_region)  # fmt: skip
 
 
 @cache

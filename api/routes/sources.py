@@ -1,5 +1,6 @@
 """Sources: where documents come from, and a refresh on request."""
 
+from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from api.service import Service
 from core.errors import Invalid
 from ingest.schedule import Plan, add_source, request_refresh
 from ingest.sources.allowed import check_place, check_root, check_settings
-from store import sources
+from store import access, sources
 from store.pool import reading_tenant
 
 router = APIRouter(prefix="/v1/sources", tags=["sources"])
@@ -43,10 +44,13 @@ def _place(body: SourceIn, service: Service) -> dict[str, str]:
 
 @router.get("", response_model=SourcesOut, summary="All sources")
 def get_sources(caller: Watcher, service: ServiceDep) -> SourcesOut:
-    """The tenant's sources by name, on one page."""
-    with reading_tenant(service.store, caller.principal.tenant_id) as conn:
-        found = sources.all_of(conn, caller.principal.tenant_id)
-    return SourcesOut(sources=[source_out(source) for source in found], next_cursor=None)
+    """The tenant's sources by name, on one page; to a limited key those whose labels it sees, without `config`."""
+    tenant_id, limited = caller.principal.tenant_id, caller.limited
+    with reading_tenant(service.store, tenant_id) as conn:
+        within = access.enter_scope(conn, caller.principal, service.store.scopes) if limited else None
+        found = sources.all_of(conn, tenant_id, within)
+    shown = [replace(source, config={}) if limited else source for source in found]
+    return SourcesOut(sources=[source_out(source) for source in shown], next_cursor=None)
 
 
 @router.post("/{source_id}/refresh", status_code=202, response_model=RefreshOut, summary="Refresh a source now")

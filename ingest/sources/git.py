@@ -17,16 +17,16 @@ from ingest.sources.folder import MAX_BYTES
 from ingest.sources.front_matter import file_submission
 from ingest.sources.owners import Owners
 from ingest.sources.rule_files import MAX_RULE_BYTES, RuleFiles, check_none_gone
+from ingest.sources.ssh import check_ssh, ssh_environment
 
 TIMEOUT_S = 600.0
 COMMIT = "commit"  # of the source's memory
-PROTOCOLS = ("https", "http", "file")
+PROTOCOLS = ("https", "http", "file", "ssh")
 # Neither hooks nor submodules, no helper that a configuration names, no protocol that runs a command (`ext::`), no
 # question to anybody, and no redirect to a host that was not named.
 SETTINGS = {"core.hooksPath": "/dev/null", "protocol.allow": "never", "http.followRedirects": "false",
             "submodule.recurse": "false", "fetch.recurseSubmodules": "false", "core.fsmonitor": "false",
-            "credential.helper": "", "core.askPass": "", "gc.auto": "0", "maintenance.auto": "false",
-            **{f"protocol.{name}.allow": "always" for name in PROTOCOLS}}  # fmt: skip
+            "credential.helper": "", "core.askPass": "", "gc.auto": "0", "maintenance.auto": "false"}  # fmt: skip
 
 
 class GitSource:
@@ -37,8 +37,9 @@ class GitSource:
         config = checked(source, ["url"], {"branch": str, "folder": str, "max_bytes": int, "uri_prefix": str,
                                            "owners": str, "owner_labels": dict, "secrets": dict})  # fmt: skip
         self._url = check_url(config["url"])
-        if urlsplit(self._url).scheme not in PROTOCOLS:
-            raise Invalid(f"{self._url[:80]!r} is no URL of a repository: it begins with https:// or file://")
+        self._protocol = urlsplit(self._url).scheme
+        if self._protocol not in PROTOCOLS:
+            raise Invalid(f"{self._url[:80]!r} is no URL of a repository: it begins with https://, ssh:// or file://")
         self._branch: str = config.get("branch") or "HEAD"
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/-]*", self._branch):
             raise Invalid(f"{self._branch[:80]!r} is no name of a branch")
@@ -48,7 +49,10 @@ class GitSource:
         self._uri_prefix: str = config.get("uri_prefix") or self._url.removesuffix(".git").rstrip("/") + "/"
         self._owners_file: str | None = config.get("owners")
         self._owner_labels: dict[str, str] = config.get("owner_labels") or {}
-        self._repository = scratch / "repository.git"
+        if self._protocol == "ssh":
+            check_ssh(self._url, self._secrets)
+        self._ssh: dict[str, str] = {}
+        self._scratch, self._repository = scratch, scratch / "repository.git"
         self._commit: str | None = None
         self._owners: Owners | None = None
         self._rule_blobs: dict[str, str] = {}
@@ -86,6 +90,7 @@ class GitSource:
     def _ready(self) -> str:
         """The commit, fetched without history."""
         if self._commit is None:
+            self._ssh = ssh_environment(self._secrets, self._scratch) if self._protocol == "ssh" else {}
             self._run("init", "--quiet", "--bare", str(self._repository), inside=False)
             self._run("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--end-of-options",
                       self._url, self._branch)  # fmt: skip
@@ -147,11 +152,12 @@ class GitSource:
 
     def _environment(self) -> dict[str, str]:
         """Nothing of the worker's own, which names databases, and no other configuration; no secret is an argument."""
-        settings = dict(SETTINGS)
+        settings = SETTINGS | {f"protocol.{self._protocol}.allow": "always"}
         if credential := self._secrets.get("authorization"):
             settings["http.extraHeader"] = f"Authorization: {credential}"
         numbered = {f"GIT_CONFIG_{part}_{n}": text for n, pair in enumerate(settings.items())
                     for part, text in zip(("KEY", "VALUE"), pair, strict=True)}  # fmt: skip
         return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1",
                 "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0",
-                "GIT_LITERAL_PATHSPECS": "1", "GIT_CONFIG_COUNT": str(len(settings)), **numbered}  # fmt: skip
+                "GIT_LITERAL_PATHSPECS": "1", "GIT_CONFIG_COUNT": str(len(settings)), **numbered,
+                **self._ssh}  # fmt: skip

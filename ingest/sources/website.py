@@ -58,7 +58,7 @@ class WebsiteSource:
         self._delay_s: float = config.get("delay_s", DELAY_S)
         self._queries: bool = config.get("queries", False)  # whether links with a query are followed
         self._links: bool = config.get("links", True)  # or the sitemaps' pages alone
-        self._below = self._start[: self._start.rfind("/") + 1]
+        self._below = _bare(self._start).rstrip("/") + "/"
         self._asked_at = 0.0
 
     def enumerate(self, cursor: str | None = None) -> Iterator[Page]:
@@ -157,7 +157,7 @@ class WebsiteSource:
             crawl.add(url)
 
     def _within(self, url: str) -> bool:
-        return url.startswith(self._below)
+        return f"{_bare(url)}/".startswith(self._below)
 
     def _robots(self) -> Protego:
         """RFC 9309: what is not there forbids nothing, and what cannot be asked forbids all."""
@@ -215,6 +215,10 @@ def normal(url: str) -> str:
     host = f"[{host}]" if ":" in host else host
     netloc = host if port in (None, {"http": 80, "https": 443}.get(parts.scheme)) else f"{host}:{port}"
     return urlunsplit((parts.scheme.lower(), netloc, parts.path or "/", parts.query, ""))
+
+
+def _bare(url: str) -> str:
+    return urlunsplit((*urlsplit(url)[:3], "", ""))
 
 
 def _sign(answer: Answer, mime_type: str) -> str:

@@ -185,7 +185,7 @@ def _done(run: Run, job_id: UUID) -> dict[str, Any]:
         return found
 
     _until(lambda: job().state in jobs.ENDED)
-    return {"state": job().state, "attempts": job().attempts, "seconds": time.monotonic() - began}
+    return {"state": job().state, "attempts": job().attempts, "error": job().error, "seconds": time.monotonic() - began}
 
 
 def _until(so: Any) -> None:

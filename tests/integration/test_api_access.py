@@ -1,6 +1,7 @@
 """Who may call what: a register of every route, absent and hidden alike, names taken and refused."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -361,6 +362,31 @@ def test_activity_tells_operators_more(api: Api) -> None:
         told[name] = {field for stage in activity for field in stage}
     assert told["reader"] == told["agent"] == {"stage", "ms", "candidates", "over_budget", "duplicates"}
     assert told["operator"] > told["reader"]
+
+
+def test_a_limited_operator_is_told_of_the_sources_whose_labels_it_sees(api: Api) -> None:
+    labels = {"hr": Labels(("group:hr",)), "it": Labels(("group:it",)), "open": Labels(("public",)), "none": Labels(),
+              "high": Labels(("group:hr",), (), "restricted")}  # fmt: skip
+    with writing(api.world.store) as conn:
+        for name, own in labels.items():
+            config = {"url": f"https://{name}.example/", "owner_labels": {"@acme/hr": "group:hr"}}
+            added = sources.add(conn, api.world.tenant_id, name, "git", config, own, None, 0.3, None)
+            sources.succeeded(conn, added, datetime.now(UTC), {})
+    boxed: dict[str, tuple[dict[str, Any], set[str]]] = {
+        "free": ({}, set(labels)),
+        "boxed": ({"ceiling": ["group:hr"]}, {"hr", "high"}),
+        "boxed, low": ({"ceiling": ["group:hr"], "max_classification": "internal"}, {"hr"}),
+        "low": ({"max_classification": "internal"}, set(labels) - {"high"}),
+        "nothing": ({"ceiling": []}, set()),
+    }
+    for name, (limits, reached) in boxed.items():
+        key = api.key(name, "operate", **limits)
+        told = api.http.get("/v1/sources", headers=key).json()["sources"]
+        assert {source["name"] for source in told} == reached, name
+        assert all(bool(source["config"]) == (name == "free") for source in told)
+        figures = api.http.get("/metrics", headers=key).text
+        assert set(re.findall(r'citadel_source_lag_seconds{source="(\w+)"}', figures)) == reached
+        assert set(re.findall(r'citadel_source_last_success_timestamp_seconds{source="(\w+)"}', figures)) == reached
 
 
 def test_a_limited_operator_is_told_of_the_jobs_that_it_reaches(api: Api) -> None:

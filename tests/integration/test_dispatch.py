@@ -19,7 +19,7 @@ from core.errors import BrokerUnavailable
 from embedded.server import Server
 from ingest.attempt import attempt
 from ingest.pipeline import Pipeline
-from store import jobs
+from store import jobs, turns
 from store.broker import QUEUES, RedisBroker
 from store.pool import writing
 from tests.conftest import World
@@ -216,7 +216,7 @@ def test_a_message_sent_twice_is_done_once(post: Post, pipeline: Pipeline) -> No
         """The dispatcher's end."""
 
     with pytest.raises(Died), writing(post.world.store) as conn:
-        assert jobs.take_unsent(conn, "index", 10, dispatch.RESEND_AFTER_S, dispatch.OVERTAKEN_S) == [job_id]
+        assert turns.take_unsent(conn, "index", 10, dispatch.RESEND_AFTER_S, dispatch.OVERTAKEN_S) == [job_id]
         post.app.send_task("citadel.index", (str(job_id),))
         raise Died
     assert post.sent() == 0

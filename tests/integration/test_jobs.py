@@ -18,7 +18,7 @@ from ingest.parsers.plain import parse_text
 from ingest.pipeline import Pipeline
 from ingest.schedule import add_folder, request_refresh, schedule_due
 from store import chunks, jobs, sources
-from store.pool import writing
+from store.pool import ALIVE, writing
 from tests.conftest import World
 
 PAST = -1.0  # a lease of this many seconds ran out before it began
@@ -99,6 +99,26 @@ def test_of_many_workers_one_gets_each_job(world: World) -> None:
     assert sorted(lease.job.id for lease in leases) == sorted(job_id for job_id in job_ids if job_id)
     assert len({lease.token for lease in leases}) == 10
     assert {job(world, job_id).attempts for job_id in job_ids} == {1}
+
+
+def test_a_lease_begins_when_its_row_is_had(world: World) -> None:
+    """As when a host vanished within its commit: its session holds the row until Postgres notices."""
+    job_id, taken = world.submit("a", "text").job_id, list[Lease | None]()
+    with writing(world.store) as conn:
+        conn.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", (job_id,))
+        waiting = threading.Thread(target=lambda: taken.append(claim(world, job_id, 1.0)))
+        waiting.start()
+        time.sleep(1.2)  # longer than the lease
+    waiting.join()
+    assert taken[0] is not None and column(world, job_id, "lease_until > clock_timestamp()")
+    assert claim(world, job_id) is None
+
+
+def test_a_session_is_asked_whether_it_is_alive(world: World) -> None:
+    with writing(world.store) as conn:
+        assert [conn.execute(f"SHOW tcp_{name}".encode()).fetchone() for name in ALIVE] == [
+            (str(value),) for value in ALIVE.values()
+        ]
 
 
 def test_a_claim_says_what_it_holds(world: World) -> None:

@@ -21,7 +21,7 @@ from ingest.room import LOOK_EVERY_S, Room
 from ingest.schedule import add_folder, pause, request_refresh, resume, schedule_due
 from ingest.submit import change_labels, submit
 from ingest.sweep import sweep_blobs
-from store import jobs, operations
+from store import jobs, operations, turns
 from store.audit import Actor
 from store.pool import writing
 from tests.conftest import Api, World
@@ -200,7 +200,7 @@ def test_a_paused_source_is_not_refreshed_and_goes_on_where_it_stopped(site: Sit
     assert (job(world, waiting).state, job(world, waiting).attempts) == ("accepted", 0)
     assert claim(world, waiting) is None
     with writing(world.store) as conn:
-        assert jobs.take_unsent(conn, "refresh", 10, 0, 0) == []
+        assert turns.take_unsent(conn, "refresh", 10, 0, 0) == []
         conn.execute("UPDATE sources SET schedule = '* * * * *', next_due_at = now() WHERE id = %s", (site.source_id,))
     assert schedule_due(world.store) == 0
     with pytest.raises(Conflict, match="resume"):
@@ -240,11 +240,11 @@ def test_an_outcome_waits_for_a_postgres_that_is_away(
     refused = [0]
     honest = jobs.give_back
 
-    def away(*arguments: object) -> None:
+    def away(*arguments: object, **named: object) -> None:
         refused[0] += 1
         if refused[0] < 3:
             raise StoreUnavailable("Postgres did not answer")
-        honest(*arguments)  # type: ignore[arg-type]
+        honest(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr("ingest.attempt.AWAY_S", 0.01)
     monkeypatch.setattr(jobs, "give_back", away)
@@ -383,11 +383,11 @@ def test_bytes_of_refused_submissions_go_after_their_grace_and_no_others(
 def test_a_message_that_was_overtaken_counts_as_lost_at_once(world: World) -> None:
     lost, running = world.submit("a.txt", "text").job_id, world.submit("b.txt", "text").job_id
     with writing(world.store) as conn:
-        assert jobs.take_unsent(conn, "index", 10, 900, dispatch.OVERTAKEN_S) == [lost, running]
+        assert turns.take_unsent(conn, "index", 10, 900, dispatch.OVERTAKEN_S) == [lost, running]
         seconds = dispatch.OVERTAKEN_S + 1
         conn.execute("UPDATE jobs SET dispatched_at = now() - make_interval(secs => %s) WHERE id = %s", (seconds, lost))
-        assert jobs.take_unsent(conn, "index", 10, 900, dispatch.OVERTAKEN_S) == []
+        assert turns.take_unsent(conn, "index", 10, 900, dispatch.OVERTAKEN_S) == []
     claimed(world, running)
     with writing(world.store) as conn:
-        assert jobs.take_unsent(conn, "index", 10, 900, dispatch.OVERTAKEN_S) == [lost]
-        assert jobs.take_unsent(conn, "index", 10, 900, dispatch.OVERTAKEN_S) == []
+        assert turns.take_unsent(conn, "index", 10, 900, dispatch.OVERTAKEN_S) == [lost]
+        assert turns.take_unsent(conn, "index", 10, 900, dispatch.OVERTAKEN_S) == []

@@ -17,7 +17,7 @@ from ingest.attempt import attempt
 from ingest.pipeline import Pipeline
 from ingest.reread import read_again
 from ingest.submit import submit
-from store import jobs, operations, policies
+from store import operations, policies, turns
 from store.audit import Actor
 from store.pool import writing
 from store.traces import traces
@@ -51,7 +51,7 @@ def _policy(changes: dict[str, str]) -> Policy:
 def work(world: World, pipeline: Pipeline) -> list[str]:
     """Try every open job."""
     with writing(world.store) as conn:
-        waiting = jobs.take_unsent(conn, "index", 100, 3600, 3600)
+        waiting = turns.take_unsent(conn, "index", 100, 3600, 3600)
     return [attempt(pipeline, job_id) for job_id in waiting]
 
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from store import jobs
+from store import jobs, turns
 from store.pool import Conn, writing
 from store.profiles import ensure_tenant
 from tests.conftest import World
@@ -23,7 +23,7 @@ def add(conn: Conn, tenant_id: UUID, count: int) -> list[UUID]:
 
 
 def take(conn: Conn, limit: int) -> list[UUID]:
-    return jobs.take_unsent(conn, "index", limit, 900, 30)
+    return turns.take_unsent(conn, "index", limit, 900, 30)
 
 
 def finish(conn: Conn, job_ids: list[UUID]) -> None:
@@ -33,7 +33,7 @@ def finish(conn: Conn, job_ids: list[UUID]) -> None:
 def pages(conn: Conn, limit: int) -> int:
     """How many pages a look reads."""
     values = {"kind": "index", "max": jobs.MAX_ATTEMPTS, "limit": limit, "resend_after_s": 900, "overtaken_s": 30}
-    row = conn.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {jobs.TO_SEND}", values).fetchone()
+    row = conn.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {turns.TO_SEND}", values).fetchone()
     assert row is not None
     plan = (json.loads(row[0]) if isinstance(row[0], str) else row[0])[0]["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])

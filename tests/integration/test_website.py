@@ -69,6 +69,25 @@ def test_links_below_the_start_are_followed_and_no_others(web: Pages, tmp_path: 
     assert found["docs/sub/d"].note == "application/pdf"
 
 
+@pytest.mark.parametrize("start", ["/docs", "/docs?lang=en"])
+def test_an_address_without_a_slash_at_its_end_is_not_its_parent(web: Pages, tmp_path: Path, start: str) -> None:
+    web.index("/docs", ["/docs/a", "/docs-of-others/b", "/private", "/", "/docs"])
+    web.pages[start] = web.pages["/docs"]
+    for path in ("/docs/a", "/docs-of-others/b", "/private", "/"):
+        web.put(path, "<p>text</p>")
+    found, complete, _ = crawl(site(web, tmp_path, url=f"{web.url}{start}"))
+    assert (set(found), complete) == ({start[1:], "docs", "docs/a"}, True)
+    assert {path for path, _ in web.asked} == {start, "/docs", "/docs/a", "/robots.txt", "/sitemap.xml"}
+
+
+def test_an_address_that_leads_to_its_folder_is_that_folder(web: Pages, tmp_path: Path) -> None:
+    web.moved["/docs"] = "/docs/"
+    web.index("/docs/", ["a", "../private"])
+    web.put("/docs/a", "<p>text</p>")
+    found, complete, _ = crawl(site(web, tmp_path, url=f"{web.url}/docs"))
+    assert (set(found), complete) == ({"docs/", "docs/a"}, True)
+
+
 def test_robots_txt_is_obeyed(web: Pages, tmp_path: Path) -> None:
     """RFC 9309: the longest match decides, `*` and `$` count, and a group of our own goes before `*`."""
     ours = "User-agent: citadel\nDisallow: /docs/secret\nAllow: /docs/secret/open\nDisallow: /*.pdf$\n\n"

@@ -163,6 +163,10 @@ def probe_sources(run: Run, caller: Caller) -> None:
         name = f"s{run.chance.getrandbits(60):x}"
         mine = ask(run, caller, "POST", "/v1/sources", json={"name": name, "path": "/nowhere"})
         cut = caller.who.ceiling is not None or caller.who.max_classification is not None or not caller.who.bypass
+        for source in answer.json()["sources"] if cut else ():
+            own = set(source["labels"]["allow"])
+            if source["config"] or (caller.who.ceiling is not None and not own & set(caller.who.ceiling)):
+                run.leak(caller, f"sources: {source['name']}")
         if (mine.status_code == 403) != cut:
             run.leak(caller, f"adding a source: {mine.status_code}")
         if cut:
