@@ -278,7 +278,7 @@ MUTANTS = (
     _code("a suggestion is read by an operator", "eval/suggest.py",
           "Principal(tenant_id, kept.subject)", "Principal(tenant_id, kept.subject, bypass=True)"),
     _code("an erasure leaves what was said", "store/erase.py",
-          "    asked.scrub(conn, tenant_id, document_id, names[1])\n", ""),
+          "    asked.scrub(conn, told.tenant_id, document_id, names[1])\n", ""),
     # kept answers
     _code("a kept answer is anybody's", "retrieval/recall.py", "(engine, self.principal, ids,", "(engine, ids,"),
     _code("a kept answer is of any sight", "retrieval/recall.py", "self.principal, ids, self", "self.principal, self"),
