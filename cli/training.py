@@ -10,7 +10,7 @@ from pathlib import Path
 from cli.access import ACTOR
 from cli.legs import answers_of
 from cli.scratch import bar
-from cli.stack import open_trained, opened_store, tenant_of
+from cli.stack import late_boxed, open_trained, opened_store, tenant_of
 from core.config import Settings
 from core.errors import Conflict, Invalid
 from core.records import Place, Principal, SearchRequest
@@ -26,7 +26,7 @@ from eval.trial import Figures, Part, Trial, figures_of, hold
 from models.embedder import Embedder, open_embedder
 from models.minilm import check_published, wheel_folder
 from models.trained import Manifest, digest_of, write_manifest
-from retrieval.rerank import Boxed, chosen, late_interaction
+from retrieval.rerank import RERANK_POOL, Boxed, chosen
 from store import audit
 from store.pool import Store, reading_tenant
 from store.profiles import Ways, set_reranker, ways_of
@@ -123,7 +123,8 @@ class _Training:
         request = SearchRequest("", rerank="none", fusion=self.ways.fusion)
         answers = answers_of(self.opened, self.settings, self.store, questions, self.wanted.progress, request)
         embedder = self._embedder()
-        found = gather(self.store, tenant_id, embedder, questions, judged, answers, open_alone=open_alone)
+        found = gather(self.store, tenant_id, embedder, questions, judged, answers,
+                       max(RERANK_POOL, self.settings.late_pool), open_alone=open_alone)  # fmt: skip
         return Part(tuple(found), judged)
 
     def _embedder(self) -> Embedder:
@@ -133,7 +134,7 @@ class _Training:
     def current(self) -> Boxed | None:
         """What the tenant's searches use now."""
         own = open_trained(self.settings).own(self.ways.reranker, self.ways.profile.id)
-        return chosen(late_interaction(self.settings.late_box_s), SearchRequest(""), own)
+        return chosen(late_boxed(self.settings), SearchRequest(""), own)
 
     def boxed(self, learned: Learned) -> Boxed:
         """What was trained, as a search would use it."""

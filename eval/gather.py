@@ -42,10 +42,13 @@ def as_learner(golden: GoldenSet) -> GoldenSet:
 
 
 def gather(
-    store: Store, tenant_id: UUID, embedder: Embedder, golden: GoldenSet, judged: Judged, answers: Answers, *,
-    open_alone: bool,
+    store: Store, tenant_id: UUID, embedder: Embedder, golden: GoldenSet, judged: Judged, answers: Answers,
+    pool: int = RERANK_POOL, *, open_alone: bool,
 ) -> list[Candidates]:  # fmt: skip
-    """Every question's candidates, in the set's order; with `open_alone` without those that anybody is denied."""
+    """Every question's candidates, in the set's order; with `open_alone` without those that anybody is denied.
+
+    A reranker looks at the first `pool` of them.
+    """
     found: dict[str, Candidates] = {}
     vectors = _token_vectors(embedder, [query.query for query in golden.queries])
     for subject in sorted({query.subject for query in golden.queries}):
@@ -54,9 +57,9 @@ def gather(
         for query in asked:
             fused = tuple(c for c in answers.found[query.id] if c.chunk_id in rows)
             places = tuple(answers.places[c.chunk_id] for c in fused)
-            passages = tuple(Proposed(rows[c.chunk_id].text, codes.get(c.chunk_id)) for c in fused[:RERANK_POOL])
+            passages = tuple(Proposed(rows[c.chunk_id].text, codes.get(c.chunk_id)) for c in fused[:pool])
             grades = judged.grades.get(query.id, {})
-            of_passages = tuple(max(0, grades.get(judged.key(place), 0)) for place in places[:RERANK_POOL])
+            of_passages = tuple(max(0, grades.get(judged.key(place), 0)) for place in places[:pool])
             question = _question(query.query, vectors[query.query])
             found[query.id] = Candidates(query, question, fused, places, passages, of_passages)
     return [found[query.id] for query in golden.queries]

@@ -23,7 +23,7 @@ class Boxed:
     reranker: Reranker
     box_s: float  # after so long the answer goes without it
     weight: float = 1.0  # of its score against the fused one; at 1 the fused one has no say
-    pool: int = RERANK_POOL  # candidates that it looks at, no more than RERANK_POOL
+    pool: int = RERANK_POOL  # candidates that it looks at
 
 
 def late_interaction(

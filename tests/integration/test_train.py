@@ -22,7 +22,7 @@ from core.errors import Conflict, Invalid
 from core.records import SearchRequest
 from core.trained import TrainedReranker
 from eval.golden import GoldenQuery, GoldenSet, Judgement
-from eval.split import split
+from eval.parts import split
 from models.trained import MAP, digest_of, read_manifest, write_map
 from retrieval.rerank import RERANK_POOL
 from retrieval.search import Searcher, search
