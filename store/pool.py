@@ -25,11 +25,13 @@ STATEMENT_TIMEOUT_S = 60
 # Each side asks a silent other one whether it is there, and takes 15 s without an answer for a no: a host that lost its
 # power within a commit holds its rows for half a minute, and a worker that was cut off does not wait for hours.
 ALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+UNANSWERED_MS = 30_000
 SESSION = " ".join((
     f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
     *(f"-c tcp_{name}={value}" for name, value in ALIVE.items()),
+    f"-c tcp_user_timeout={UNANSWERED_MS}",  # of what was sent last: who has that unanswered is asked nothing more
 ))  # fmt: skip
-CONNECTING = {"options": SESSION, "connect_timeout": 10, "tcp_user_timeout": 60_000, **ALIVE}
+CONNECTING = {"options": SESSION, "connect_timeout": 10, "tcp_user_timeout": UNANSWERED_MS, **ALIVE}
 
 SETTINGS = ("citadel.tenant", "citadel.label_sets", "citadel.label_base", "citadel.label_bits")
 # All of it each time: no part of an earlier scope may stay beside a later one's.

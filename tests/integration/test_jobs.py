@@ -18,7 +18,7 @@ from ingest.parsers.plain import parse_text
 from ingest.pipeline import Pipeline
 from ingest.schedule import add_folder, request_refresh, schedule_due
 from store import chunks, jobs, sources
-from store.pool import ALIVE, writing
+from store.pool import ALIVE, UNANSWERED_MS, writing
 from tests.conftest import World
 
 PAST = -1.0  # a lease of this many seconds ran out before it began
@@ -119,6 +119,7 @@ def test_a_session_is_asked_whether_it_is_alive(world: World) -> None:
         assert [conn.execute(f"SHOW tcp_{name}".encode()).fetchone() for name in ALIVE] == [
             (str(value),) for value in ALIVE.values()
         ]
+        assert conn.execute("SHOW tcp_user_timeout").fetchone() == (str(UNANSWERED_MS),)
 
 
 def test_a_claim_says_what_it_holds(world: World) -> None:
