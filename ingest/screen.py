@@ -17,12 +17,13 @@ REGION = "US"  # of phone numbers without a country code
 def screen(document: ParsedDocument, policy: Policy, region: str = REGION) -> ParsedDocument:
     """The document with what the policy masks replaced by its kind's name, and all that was found flagged.
 
-    Title and elements' contexts are masked too. Spans are those of the text that comes out. Raises SensitiveContent for
-    a kind that the policy keeps out.
+    So are the title, elements' contexts, names of attachments, which become external ids, and warnings. Spans are those
+    of the text that comes out. Raises SensitiveContent for a kind that the policy keeps out.
     """
     kinds = [kind for kind in KINDS if policy[kind] != "off"]
     spans = _apart(recognise(document.text, kinds, region), policy)
-    around = [document.title or "", *{element.context for element in document.elements}]
+    around = [document.title or "", *{element.context for element in document.elements}, *document.warnings]
+    around += [file.name for file in (*document.attachments, *document.refused)]
     besides = [found for text in around if text for found in _apart(recognise(text, kinds, region), policy)]
     found = Counter(each.kind for each in spans) | Counter(each.kind for each in besides)  # a title stands in both
     _keep_out(found, policy)
@@ -66,6 +67,9 @@ def _marked(document: ParsedDocument, spans: Sequence[Found], policy: Policy, re
         title=document.title and masked_text(document.title, policy, region),
         elements=tuple(_moved(document.elements, moves, policy, region)),
         flags=tuple(flags),
+        warnings=tuple(masked_text(warning, policy, region) for warning in document.warnings),
+        attachments=tuple(replace(each, name=masked_text(each.name, policy, region)) for each in document.attachments),
+        refused=tuple(replace(each, name=masked_text(each.name, policy, region)) for each in document.refused),
     )
 
 
