@@ -35,6 +35,7 @@ class TenantMetrics:
 
     def __init__(self, tenant_id: UUID) -> None:
         self._tenant_id = tenant_id
+        self._rendering = threading.Lock()  # the gauges are one caller's at a time
         self._registry = CollectorRegistry()
         registry = self._registry
         self.searches = Counter(
@@ -83,6 +84,11 @@ class TenantMetrics:
 
     def render(self, service: Service, within: Principal | None) -> bytes:
         """The exposition text; jobs are counted within what a principal sees, or all."""
+        with self._rendering:
+            self._set(service, within)
+            return generate_latest(self._registry)
+
+    def _set(self, service: Service, within: Principal | None) -> None:
         limited = within is not None
         with reading_tenant(service.store, self._tenant_id) as conn:  # whose policies show this tenant's rows alone
             scope = None if within is None else access.enter_scope(conn, within, service.store.scopes)
@@ -99,7 +105,6 @@ class TenantMetrics:
             self._queue.set(service.broker.queue_length())
         except BrokerUnavailable:
             self._queue.set(float("nan"))
-        return generate_latest(self._registry)
 
     def _tell_evaluations(self, service: Service, limited: bool) -> None:
         """What scheduled runs found: measured over what several people see, so not for whoever sees a part."""

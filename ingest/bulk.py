@@ -60,7 +60,7 @@ def _prepare(pipeline: Pipeline, profile: Profile, budget: ChunkBudget, submissi
         parsed = parse_text(submission.content)
     else:
         parsed = pipeline.parser.parse(submission.content, submission.filename, submission.mime_type)
-    parsed = prepare(parsed, submission.title, pipeline.policy, pipeline.phone_region)
+    parsed = prepare(parsed, submission.title, submission.filename, pipeline.policy, pipeline.phone_region)
     embedder = pipeline.shelf.fitting(pipeline.embedder, profile)
     return submission, parsed, chunk(parsed, parsed.title, profile.chunker, budget, embedder)
 

@@ -96,7 +96,7 @@ def draft(pipeline: Pipeline, lease: Lease, profile: Profile, embedder: Embedder
     with clock.stage("parse"):
         parsed = pipeline.parser.parse(content, wanted.filename, wanted.mime_type)
     with clock.stage("screen"):
-        parsed = prepare(parsed, wanted.title, policy, pipeline.phone_region)
+        parsed = prepare(parsed, wanted.title, wanted.filename, policy, pipeline.phone_region)
     with writing(pipeline.store) as conn:
         jobs.set_state(conn, lease, "embedding")
     with clock.stage("chunk"):

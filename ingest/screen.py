@@ -17,13 +17,13 @@ REGION = "US"  # of phone numbers without a country code
 def screen(document: ParsedDocument, policy: Policy, region: str = REGION) -> ParsedDocument:
     """The document with what the policy masks replaced by its kind's name, and all that was found flagged.
 
-    Title and elements' contexts are masked too. Spans are those of the text that comes out. Raises SensitiveContent for
-    a kind that the policy keeps out.
+    So are the title, elements' contexts, names of attachments, which become external ids, and warnings. Spans are those
+    of the text that comes out. Raises SensitiveContent for a kind that the policy keeps out.
     """
-    kinds = [kind for kind in KINDS if policy[kind] != "off"]
-    spans = _apart(recognise(document.text, kinds, region), policy)
-    around = [document.title or "", *{element.context for element in document.elements}]
-    besides = [found for text in around if text for found in _apart(recognise(text, kinds, region), policy)]
+    spans = _found(document.text, policy, region)
+    around = [document.title or "", *{element.context for element in document.elements}, *document.warnings]
+    around += [file.name for file in (*document.attachments, *document.refused)]
+    besides = [found for text in around if text for found in _found(text, policy, region)]
     found = Counter(each.kind for each in spans) | Counter(each.kind for each in besides)  # a title stands in both
     _keep_out(found, policy)
     return replace(_marked(document, spans, policy, region), screening=Screening(policy, dict(found)))
@@ -66,14 +66,25 @@ def _marked(document: ParsedDocument, spans: Sequence[Found], policy: Policy, re
         title=document.title and masked_text(document.title, policy, region),
         elements=tuple(_moved(document.elements, moves, policy, region)),
         flags=tuple(flags),
+        warnings=tuple(masked_text(warning, policy, region) for warning in document.warnings),
+        attachments=tuple(replace(each, name=masked_text(each.name, policy, region)) for each in document.attachments),
+        refused=tuple(replace(each, name=masked_text(each.name, policy, region)) for each in document.refused),
     )
 
 
 def masked_text(text: str, policy: Policy, region: str = REGION) -> str:
     """A text beside the canonical one, with what the policy masks replaced."""
+    return _written(text, [each for each in _found(text, policy, region) if policy[each.kind] == "mask"])
+
+
+def holds(text: str, policy: Policy, region: str = REGION) -> bool:
+    """Whether the text holds anything that the policy looks for."""
+    return bool(_found(text, policy, region))
+
+
+def _found(text: str, policy: Policy, region: str) -> list[Found]:
     kinds = [kind for kind in KINDS if policy[kind] != "off"]
-    return _written(text, [each for each in _apart(recognise(text, kinds, region), policy)
-                           if policy[each.kind] == "mask"])  # fmt: skip
+    return _apart(recognise(text, kinds, region), policy)
 
 
 def _written(text: str, masked: Sequence[Found]) -> str:

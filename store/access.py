@@ -64,7 +64,11 @@ INTERN_MANY = """
 INTERNED_MANY = "SELECT hash, id FROM label_sets WHERE tenant_id = %s AND hash = ANY(%s) FOR KEY SHARE"
 OPEN = """
     SELECT d.id FROM documents d JOIN label_sets s ON s.id = d.label_set_id
-    WHERE d.id = ANY(%s) AND 'public' = ANY(s.allow) AND s.deny = '{}'
+    JOIN classifications c ON c.tenant_id = s.tenant_id AND c.name = s.classification
+    WHERE d.id = ANY(%s) AND 'public' = ANY(s.allow) AND s.deny = '{}' AND c.rank <= ALL (
+        SELECT l.rank FROM classifications l JOIN tenants t ON t.id = l.tenant_id
+        WHERE t.id = s.tenant_id AND (l.name = t.default_clearance OR l.name IN (
+            SELECT e.classification FROM clearances e WHERE e.tenant_id = t.id)))
 """
 LABELS = "SELECT allow, deny, classification FROM label_sets WHERE id = %s"
 RANKS = "SELECT name FROM classifications WHERE tenant_id = %s ORDER BY rank"
@@ -135,7 +139,8 @@ def _enter(
 
 
 def open_documents(conn: Conn, document_ids: Collection[UUID]) -> set[UUID]:
-    """Those of the documents that this transaction's scope shows which are public and denied to nobody."""
+    """Those of the documents that this transaction's scope shows which are public, denied to nobody, and above nobody's
+    clearance."""
     return {row[0] for row in conn.execute(OPEN, (list(document_ids),)).fetchall()}
 
 

@@ -49,9 +49,12 @@ JOB = """
            detail, CASE state WHEN 'accepted' THEN next_try_at END AS next_try_at, created_at, updated_at
     FROM jobs
 """
-# For a credential that does not reach everything: jobs of versions that its scope shows, and refreshes.
+# For a credential that does not reach everything: jobs of versions that its scope shows, and refreshes of the sources
+# whose labels it does.
 REACHED = """
-    WHERE (%(all)s OR (document_id IS NULL AND kind <> 'eval')
+    WHERE (%(all)s OR source_id IN (
+               SELECT s.id FROM sources s WHERE s.label_set_id IN (SELECT unnest(scope_label_sets()))
+               OR substring((SELECT scope_bits()) FROM s.label_set_id - (SELECT scope_base()) + 1 FOR 1) = B'1')
            OR (document_id, version) IN (SELECT v.document_id, v.version FROM versions v))
 """
 GET = JOB + REACHED + " AND id = %(id)s"
@@ -213,7 +216,7 @@ def schedule_of(conn: Conn, job_id: UUID) -> UUID:
 
 
 def get(conn: Conn, job_id: UUID, *, in_scope: bool = False) -> Job:
-    """A job by id; with `in_scope`, unless it is of a document that the transaction's scope hides. Raises NotFound."""
+    """A job by id; with `in_scope`, unless the transaction's scope hides its document or source. Raises NotFound."""
     with conn.cursor(row_factory=class_row(Job)) as cursor:
         job = cursor.execute(GET, {"id": job_id, "all": not in_scope}).fetchone()
     if job is None:

@@ -55,6 +55,8 @@ POLICIES = """
       AND NOT (policyname = 'maintenance' AND roles = '{citadel_maintenance}')
       AND NOT (tablename IN ('label_set_chunks', 'label_set_changes') AND policyname = 'counting'
                AND roles = '{citadel_owner}' AND cmd = 'INSERT')
+      AND NOT (tablename IN ('fingerprints', 'fingerprint_bands') AND policyname = 'parting'
+               AND roles = '{citadel_owner}')
 """
 READERS = "SELECT tablename, qual FROM pg_policies WHERE schemaname = 'public' AND policyname = 'reader'"
 # The schema's in_scope(), as Postgres tells it: the one part of a reader policy that may be met in either of two ways.

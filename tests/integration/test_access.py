@@ -301,3 +301,18 @@ def test_a_name_in_two_spellings_is_one_to_allow_to_deny_and_to_clear(world: Wor
     assert set(world.scope(check_label(one)).label_set_ids) == set(sets[:3]) and sets[1] == sets[2]
     with pytest.raises(InvalidLabel, match="twice"):
         world.groups({}, {one: "public", other: "restricted"})
+
+
+def test_what_is_open_is_above_nobodys_clearance(world: World) -> None:
+    sent = {name: world.add(name, name, classification=name).document_id for name in ("public", "internal")}
+    sent["denied"] = world.add("denied", "denied", deny=("group:x",), classification="public").document_id
+
+    def open_now() -> set[str]:
+        with reading_tenant(world.store, world.tenant_id) as conn:
+            access.enter_scope(conn, world.who("service:train"))
+            found = access.open_documents(conn, sent.values())
+        return {name for name, document_id in sent.items() if document_id in found}
+
+    assert open_now() == {"public", "internal"}
+    world.groups({}, {"user:temp": "public"})
+    assert open_now() == {"public"}

@@ -15,11 +15,13 @@ from ingest.attempt import attempt
 from ingest.erase import erase
 from ingest.pipeline import Pipeline
 from ingest.sandbox import ParseLimits, ParserSandbox
-from store import attachments, documents, operations
+from store import attachments, documents, operations, policies
 from store.pool import writing
+from store.traces import traces
 from tests.conftest import Api
 from tests.integration.conftest import ANA, BEN, Site
 from tests.integration.rows import fetch
+from tests.integration.test_copies import families, near, prose
 
 STAFF, FINANCE = Labels(("group:staff",)), Labels(("group:finance",))
 MAIL = "message/rfc822"
@@ -105,6 +107,35 @@ def test_labels_of_a_message_are_those_of_all_below_it_in_one_transaction(site: 
         assert len(fetch(world, f"SELECT DISTINCT label_set_id FROM {table}")) == 1  # noqa: S608
     submit.change_labels(world.store, world.tenant_id, sent.document_id, Labels(("public",)), None)
     assert seen(site, "user:anybody@acme.example") == everything
+
+
+def test_a_file_that_came_under_other_labels_links_no_copies_under_those_before(site: Site) -> None:
+    text, world = prose(3), site.world
+    sent = indexed(site, message("Trip", "See the file.", ("first.txt", text.encode())), STAFF)
+    submit.change_labels(world.store, world.tenant_id, sent.document_id, FINANCE, None)
+    for table in ("fingerprints", "fingerprint_bands"):
+        of_both = f"SELECT FROM {table} f JOIN documents d ON d.id = f.document_id"  # noqa: S608
+        assert fetch(world, f"{of_both} WHERE f.label_set_id <> d.label_set_id") == []
+    # either is near to the file that is hidden, and not to the other
+    for name, places in ("one", (50, 150, 250)), ("two", (100, 200, 300)):
+        world.add(name, near(text, places), STAFF.allow)
+    assert families(world) == set()
+
+
+def test_a_mask_covers_the_names_of_files(site: Site) -> None:
+    card = "4111 1111 1111 1111"
+    world = site.world
+    files = (f"of {card}.txt", b"The first."), composed(f"Re {card}", "The second.")
+    indexed(site, message("Trip", "See.", *files), STAFF)
+    assert sum(card in name for name in below(site)) == 2  # flagged, by default
+    with writing(world.store) as conn:
+        policies.change(conn, world.tenant_id, None, {"card": "mask"}, ())
+        assert policies.read_again(conn, world.tenant_id, None, site.pipeline.policy, False, 10) == 3
+    while site.index():
+        pass
+    assert set(below(site)) == {"of [CARD].txt", "Re [CARD].eml"}
+    with writing(world.store) as conn:
+        assert traces(conn, UUID(int=0), card) == {}
 
 
 def test_a_narrower_version_closes_the_files_at_once_and_a_wider_one_opens_only_its_own(site: Site) -> None:

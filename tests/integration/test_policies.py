@@ -100,6 +100,23 @@ def test_what_is_masked_is_in_no_table_and_spans_stay_true(
     assert rows and all(true for (true,) in rows)
 
 
+def test_a_files_name_that_stands_for_a_title_is_screened_as_one(world: World, pipeline: Pipeline) -> None:
+    def sent(name: str) -> tuple[UUID, str]:
+        told = Submission(
+            name, b"Nothing here.", Labels(("public",)), mime_type="text/plain", filename=f"of {CARD}.txt"
+        )
+        kept = submit(world.store, world.blobs, world.tenant_id, told, default_labels=False, expected=None)
+        assert kept.job_id is not None
+        return kept.document_id, attempt(pipeline, kept.job_id)
+
+    set_policy(world, card="mask")
+    document_id, ended = sent("a")
+    assert ended == "done"
+    assert fetch(world, "SELECT title FROM documents WHERE id = %s", document_id) == [("of [CARD].txt",)]
+    set_policy(world, card="quarantine")
+    assert sent("b")[1] == "quarantined"
+
+
 def test_quarantine_ends_the_job_with_kind_and_count_and_stores_nothing(world: World, pipeline: Pipeline) -> None:
     set_policy(world, card="quarantine")
     document_id, ended = index(world, pipeline)

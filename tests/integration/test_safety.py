@@ -59,6 +59,7 @@ MUTATIONS = {
     "DROP POLICY counting ON label_set_chunks; "
     "CREATE POLICY counting ON label_set_chunks TO citadel_owner USING (true)": "label_set_chunks",
     "ALTER POLICY reader ON label_set_changes USING (tenant_id = (SELECT scope_tenant()))": "label_set_changes",
+    "ALTER POLICY parting ON fingerprints TO citadel_owner, citadel_app": "fingerprints",
     "DROP TRIGGER changes_update ON documents": "documents",
     "ALTER TABLE documents DISABLE TRIGGER part_copies": "documents",
     "ALTER POLICY reader ON fingerprints USING (tenant_id = (SELECT scope_tenant()))": "fingerprints",
