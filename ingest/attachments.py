@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
-from core.records import Attachment, AttachmentCode, Lease, ParsedDocument, RefusedAttachment
+from core.attachments import Attachment, AttachmentCode, RefusedAttachment
+from core.records import Lease, ParsedDocument
 from ingest.confine import ParseLimits
 from ingest.parsers.attached import TOO_DEEP, TOO_MANY, told
 from ingest.submit import hold_bytes
