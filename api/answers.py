@@ -26,36 +26,14 @@ DOCUMENT_EXAMPLE: dict[str, Any] = {
     "labels": LABELS, "created_at": WHEN, "updated_at": WHEN, "attached_to": None,
 }  # fmt: skip
 JOB_EXAMPLE: dict[str, Any] = {
-    "job_id": JOB,
-    "kind": "index",
-    "state": "done",
-    "document_id": DOCUMENT,
-    "version": 1,
-    "attempts": 1,
-    "faults": 0,
-    "error": None,
-    "seq": 42,
-    "detail": {"chunks": 3},
-    "next_try_at": None,
-    "created_at": WHEN,
-    "updated_at": WHEN,
-}
+    "job_id": JOB, "kind": "index", "state": "done", "document_id": DOCUMENT, "version": 1, "attempts": 1, "faults": 0,
+    "error": None, "seq": 42, "detail": {"chunks": 3}, "next_try_at": None, "created_at": WHEN, "updated_at": WHEN,
+}  # fmt: skip
 SOURCE_EXAMPLE: dict[str, Any] = {
-    "source_id": DOCUMENT,
-    "name": "handbook",
-    "kind": "folder",
-    "config": {"path": "/srv/handbook"},
-    "labels": LABELS,
-    "schedule": "*/15 * * * *",
-    "max_deleted_share": 0.3,
-    "last_success_at": WHEN,
-    "timezone": "UTC",
-    "jitter_s": 0,
-    "next_due_at": WHEN,
-    "content_as_of": WHEN,
-    "permissions_as_of": WHEN,
-    "lag_s": 0.0,
-}
+    "source_id": DOCUMENT, "name": "handbook", "kind": "folder", "config": {"path": "/srv/handbook"}, "labels": LABELS,
+    "schedule": "*/15 * * * *", "max_deleted_share": 0.3, "last_success_at": WHEN, "timezone": "UTC", "jitter_s": 0,
+    "next_due_at": WHEN, "content_as_of": WHEN, "permissions_as_of": WHEN, "lag_s": 0.0,
+}  # fmt: skip
 SEARCH_EXAMPLE: dict[str, Any] = {
     "request_id": JOB,
     "passages": [

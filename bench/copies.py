@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from uuid import UUID, uuid4
 
 from bench.world import Bench, bench_database, server_url
-from core.records import Fingerprint, Labels
+from core.copies import Fingerprint
+from core.records import Labels
 from ingest.fingerprint import fingerprint
 from store import access, copies
 from store.pool import Conn, writing

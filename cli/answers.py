@@ -8,7 +8,7 @@ import click
 from cli.options import as_json, pass_settings, plain, show, table
 from cli.runs import html_option, markdown_option
 from cli.scratch import standing
-from cli.stack import opened_store, tenant_of
+from cli.stack import embedder_of, opened_store, tenant_of
 from core.config import Settings
 from eval import page
 from eval.answers import read_answers
@@ -16,7 +16,6 @@ from eval.answers_page import answers_page, verdict_of
 from eval.grounding import THRESHOLD, Grounding, check_answers, judged_by
 from eval.judge import ChatJudge
 from eval.report import to_line
-from models.embedder import open_embedder
 from store.pool import reading_tenant
 from store.profiles import live_profile
 
@@ -61,8 +60,7 @@ def answers_command(
         tenant_id = tenant_of(store, running)
         with reading_tenant(store, tenant_id) as conn:
             profile = live_profile(conn, tenant_id)
-        threads = running.model_threads or None
-        embedder = open_embedder(profile.model, running.model_cache(), threads, profile.precision)
+        embedder = embedder_of(running, profile)
         found = check_answers(store, tenant_id, embedder, answers, threshold)
     if judge and settings.judge_url:
         click.echo(f"asking {settings.judge_model} about {found.claims} claims", err=True)

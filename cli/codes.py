@@ -1,10 +1,8 @@
 """`citadel fill-codes`: token codes for what was indexed before there were any."""
 
-import sys
-
 import click
 
-from cli.options import as_json, pass_settings, show
+from cli.options import as_json, pass_settings, progress_option, show
 from cli.scratch import bar
 from cli.stack import opened_store, tenant_of
 from core.config import Settings
@@ -15,15 +13,14 @@ from store.profiles import live_profile
 
 
 @click.command("fill-codes", epilog="Example: citadel fill-codes    (interrupted, it goes on where it was)")
-@click.option("--progress/--no-progress", default=None, help="A bar on stderr.  [default: on a terminal]")
+@progress_option
 @as_json
 @pass_settings
-def fill_codes_command(settings: Settings, progress: bool | None, as_json: bool) -> None:
+def fill_codes_command(settings: Settings, progress: bool, as_json: bool) -> None:
     """Give chunks of the live profile token codes, which late interaction reads, where they have none.
 
     Needed once, after an upgrade from a release without them. Readers and writers go on.
     """
-    shown = sys.stderr.isatty() if progress is None else progress
     with opened_store(settings) as store:
         tenant_id = tenant_of(store, settings)
         with reading_tenant(store, tenant_id) as conn:
@@ -31,6 +28,6 @@ def fill_codes_command(settings: Settings, progress: bool | None, as_json: bool)
         embedder = open_embedder(
             settings.model, settings.model_cache(), settings.model_threads or None, profile.precision
         )
-        with bar("filling in", shown) as step:
+        with bar("filling in", progress) as step:
             filled = fill_codes(store, embedder, profile, step)
     show({"profile": profile.name, "filled": filled}, as_json, f"{filled} chunks of {profile.name} have codes now")

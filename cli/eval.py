@@ -1,7 +1,6 @@
 """`citadel eval`: measure the search against golden sets."""
 
 import os
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +9,11 @@ import click
 from ir_measures import Measure
 
 from cli.answers import answers_command
-from cli.golden import stored_golden
+from cli.golden import questions_of
 from cli.kept import answering, place_of
 from cli.legs import legs_command
-from cli.options import as_json, cutoffs_of, pass_settings, show
-from cli.runs import compare_command, gate_command, list_command, report_command
+from cli.options import as_json, asker_option, cutoffs_of, pass_settings, progress_option, show
+from cli.runs import compare_command, gate_command, html_option, list_command, markdown_option, report_command
 from cli.schedules import schedule_group
 from cli.scratch import ChunkSize, bar, chunk_options, scratch_settings, standing
 from cli.scratches import scratch_group
@@ -24,7 +23,7 @@ from core.errors import Invalid
 from core.records import FusionMethod, Mode, Principal, SearchRequest
 from eval import page
 from eval.collection import SUBJECT, Part, is_collection, read_collection
-from eval.golden import GoldenSet, read_golden
+from eval.golden import GoldenSet
 from eval.judged import judge
 from eval.kept import Kept, behind_of, engine_of, load, save
 from eval.measures import parse_measures
@@ -56,7 +55,7 @@ for command in (legs_command, compare_command, gate_command, list_command, repor
 @click.option("--fusion", type=click.Choice(["convex", "rrf"]), help="[default: the tenant's]")
 @click.option("--dense-weight", type=click.FloatRange(0, 1), help="Of the convex fusion.  [default: the tenant's]")
 @click.option("--rerank", metavar="NAME", help="A reranker, or none.  [default: the search's own]")
-@click.option("--as", "subject", metavar="LABEL", help="Who asks the questions that name nobody.")
+@asker_option
 @click.option("--part", type=click.Choice(["test", "tune", "held"]), default="test", show_default=True,
               help="Of a collection: all its test questions, or one of two parts that do not meet.")  # fmt: skip
 @chunk_options
@@ -65,9 +64,9 @@ for command in (legs_command, compare_command, gate_command, list_command, repor
 @click.option("--workers", type=click.IntRange(1, 16), default=os.cpu_count() or 2, show_default="processors",
               help="Questions asked at once. Latency is that of a search beside so many others.")  # fmt: skip
 @click.option("--again", is_flag=True, help="Ask every leg again, though what they gave is kept.")
-@click.option("--html", "html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as a page.")
-@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write it for a pull request.")
-@click.option("--progress/--no-progress", default=None, help="A bar on stderr.  [default: on a terminal]")
+@html_option
+@markdown_option
+@progress_option
 @as_json
 @pass_settings
 @click.pass_context
@@ -91,7 +90,7 @@ def run_command(
     again: bool,
     html: Path | None,
     markdown: Path | None,
-    progress: bool | None,
+    progress: bool,
     as_json: bool,
 ) -> None:
     """Ask every question of GOLDEN as the principal that it names; keep the run, and print what it measured.
@@ -117,17 +116,15 @@ def run_command(
       citadel eval run scifact/ --measures AP@100,Bpref --html scifact.html
       citadel eval run chroma-chunking/ --chunk-chars 800 --dense-weight 0.3
     """
-    shown = sys.stderr.isatty() if progress is None else progress
     options = SearchRequest("", fusion=fusion_from(fusion, dense_weight), rerank=rerank)
-    asking = _Asking(name, cutoffs, parse_measures(measures), mode, options, workers, again, shown, html, markdown)
+    asking = _Asking(name, cutoffs, parse_measures(measures), mode, options, workers, again, progress, html, markdown)
     folder = Path(golden)
     if is_collection(folder) and tenant is None:
         size = ChunkSize(chunk_tokens, chunk_chars)
         run, report = _run_collection(settings, folder, part, subject, size, asking)
     else:
         chosen = replace(settings, tenant=tenant or settings.tenant)
-        questions = read_golden(folder, subject) if folder.exists() else None
-        run, report = _run(chosen, chosen, questions or _stored(chosen, golden), asking)
+        run, report = _run(chosen, chosen, questions_of(chosen, golden, subject), asking)
     told = {**to_dict(report), "run": {"id": str(run.id), "name": run.name, "config": run.config}}
     show(told, as_json, f"{to_text(report)}\n\nkept as {run.name} ({str(run.id)[:8]})")
     ctx.exit(exit_status(report))
@@ -159,12 +156,6 @@ def _run_collection(
         scratch = scratch_settings(running, collection, size, asking.progress)
         followed = replace(asking, follow=running.lexical == "fast")
         return _run(running, scratch, golden, followed, subject or SUBJECT)
-
-
-def _stored(settings: Settings, name: str) -> GoldenSet:
-    """The set of that name in the store. Raises NotFound."""
-    with opened_store(settings) as store:
-        return stored_golden(store, settings, name)
 
 
 def _run(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.options import as_json, pass_settings, show, table
+from cli.options import as_json, asker_option, pass_settings, show, table
 from cli.scratch import standing
 from cli.stack import opened_store, tenant_of
 from core.config import Settings
@@ -31,7 +31,7 @@ def golden_group() -> None:
 @golden_group.command("import", epilog="Example: citadel golden import examples/acme/golden.jsonl --name acme")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", help="Of the set.  [default: the file's, without its ending]")
-@click.option("--as", "subject", metavar="LABEL", help="Who asks the questions that name nobody.")
+@asker_option
 @click.option("--split", default="test", show_default=True, help="Of a BEIR folder: which of its qrels.")
 @as_json
 @pass_settings
@@ -83,7 +83,7 @@ def _row(kept: StoredGolden) -> dict[str, Any]:
 
 @golden_group.command("check")
 @click.argument("golden")
-@click.option("--as", "subject", metavar="LABEL", help="Who asks the questions that name nobody.")
+@asker_option
 @as_json
 @pass_settings
 @click.pass_context
@@ -146,6 +146,18 @@ def pool_command(settings: Settings, target: Path, names: tuple[str, ...], top: 
     judgements = sum(len(line["relevant"]) for line in lines)
     told = {"written": str(target), "questions": len(lines), "judgements": judgements}
     show(told, as_json, f"{target}: {judgements} unjudged documents of {len(lines)} questions")
+
+
+def questions_of(settings: Settings, golden: str, subject: str | None) -> GoldenSet:
+    """Those of a file or folder of questions, else of the set NAME or NAME@VERSION that the tenant keeps.
+
+    Raises Invalid, NotFound.
+    """
+    path = Path(golden)
+    if path.exists():
+        return read_golden(path, subject)
+    with opened_store(settings) as store:
+        return stored_golden(store, settings, golden)
 
 
 def stored_golden(store: Store, settings: Settings, name: str) -> GoldenSet:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import retrieval
 from cli.scratch import follow
-from cli.stack import late_boxed, open_searcher, opened_store, tenant_of
+from cli.stack import embedder_of, late_boxed, open_searcher, opened_store, tenant_of
 from core.config import Settings
 from core.records import Mode, Profile, SearchRequest
 from eval.asking import Setting, replaying
@@ -16,7 +16,7 @@ from eval.golden import GoldenQuery, GoldenSet
 from eval.kept import Kept, KeptEmbedder, engine_of, kept_key
 from eval.run import Answered
 from eval.scratch import index_state
-from models.embedder import Embedder, open_embedder
+from models.embedder import Embedder
 from retrieval.rerank import NONE, chosen
 from store.pool import Store, reading_tenant
 from store.profiles import live_profile, ways_of
@@ -35,9 +35,7 @@ def kept_embedder(settings: Settings, store: Store, kept: Kept) -> KeptEmbedder:
     """The live profile's embedder, opened only for a text that is not kept."""
     with reading_tenant(store, tenant_of(store, settings)) as conn:
         profile = live_profile(conn, tenant_of(store, settings))
-    threads = settings.model_threads or None
-    opening = partial(open_embedder, settings.model, settings.model_cache(), threads, profile.precision)
-    return KeptEmbedder(profile, kept, opening)
+    return KeptEmbedder(profile, kept, partial(embedder_of, settings, profile))
 
 
 def answering(

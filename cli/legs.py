@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import as_json, pass_settings, show
+from cli.options import as_json, pass_settings, progress_option, show
 from cli.scratch import ChunkSize, bar, follow, scratch_settings, standing
 from cli.stack import open_searcher, opened_store, tenant_of
 from core.config import Settings
@@ -100,7 +100,7 @@ def _sized(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
               )  # fmt: skip
 @click.option("--write", "page", type=click.Path(dir_okay=False, path_type=Path),
               help="Write the tables to this page, with the command that made them.")  # fmt: skip
-@click.option("--progress/--no-progress", default=None, help="A bar on stderr.  [default: on a terminal]")
+@progress_option
 @as_json
 @pass_settings
 def legs_command(
@@ -110,7 +110,7 @@ def legs_command(
     rerankers: tuple[str, ...],
     parts: tuple[Part, ...],
     page: Path | None,
-    progress: bool | None,
+    progress: bool,
     as_json: bool,
 ) -> None:
     """Compare dense, lexical, fusions and rerankers on each FOLDER's questions, with 95 % intervals.
@@ -125,8 +125,7 @@ def legs_command(
       citadel eval legs chroma-chunking@800 --weights 0.3,0.4 --json
       citadel eval legs scifact/ --part tune --weights 0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9
     """
-    shown = sys.stderr.isatty() if progress is None else progress
-    compared = _Compared(weights, rerankers, shown)
+    compared = _Compared(weights, rerankers, progress)
     wanted = [(read_collection(folder, part), part, size) for folder, size in folders for part in parts]
     # where `held` is `test`, once
     distinct = {(each.digest, size, each.golden.queries): (each, part, size) for each, part, size in reversed(wanted)}

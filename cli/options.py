@@ -15,6 +15,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 pass_settings = click.make_pass_decorator(Settings)
+asker_option = click.option("--as", "subject", metavar="LABEL", help="Who asks the questions that name nobody.")
+progress_option = click.option(
+    "--progress/--no-progress", default=None, help="A bar on stderr.  [default: on a terminal]",
+    callback=lambda ctx, param, value: sys.stderr.isatty() if value is None else value,
+)  # fmt: skip
 
 
 class CitadelGroup(click.Group):

@@ -12,9 +12,9 @@ from uuid import UUID
 import click
 
 from cli.access import ACTOR
-from cli.options import as_json, pass_settings, show, table
+from cli.options import as_json, asker_option, pass_settings, show, table
 from cli.scratch import bar
-from cli.stack import open_searcher, opened_store, tenant_of
+from cli.stack import embedder_of, open_searcher, opened_store, tenant_of
 from core.config import Settings
 from core.errors import Conflict, Misconfigured, NotFound
 from core.records import Profile
@@ -34,14 +34,13 @@ SETTLED_S = 60.0  # after which no search looks at a profile that was live: a st
 _golden = click.option("--golden", "goldens", multiple=True, required=True, metavar="FILE",
                        type=click.Path(exists=True, path_type=Path),
                        help="A golden set about the tenant's documents; repeat.")  # fmt: skip
-_subject = click.option("--as", "subject", metavar="LABEL", help="Who asks the questions that name nobody.")
 _drop = click.option("--max-drop", type=click.FloatRange(0, 1), default=MAX_DROP, show_default=True,
                      help="Of nDCG@10, that the low end of the interval may show.")  # fmt: skip
 
 
 def judged(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a command that asks golden sets under both profiles."""
-    return _golden(_subject(_drop(as_json(pass_settings(click.pass_context(command))))))
+    return _golden(asker_option(_drop(as_json(pass_settings(click.pass_context(command))))))
 
 
 @click.group("profile")
@@ -219,9 +218,7 @@ def _needs_owner(settings: Settings, why: str) -> None:
 
 
 def _target(settings: Settings, tenant_id: UUID, profile: Profile) -> Target:
-    threads = settings.model_threads or None
-    embedder = open_embedder(profile.model, settings.model_cache(), threads, profile.precision)
-    return Target(tenant_id, profile, embedder)
+    return Target(tenant_id, profile, embedder_of(settings, profile))
 
 
 def _kept_target(settings: Settings, store: Store, name: str) -> Target:

@@ -67,8 +67,8 @@ def list_command(settings: Settings, as_json: bool) -> None:
     with opened_store(settings) as store:
         tenant_id = tenant_of(store, settings)
         with writing(store) as conn:
-            found = [(each, schedules.latest(conn, tenant_id).get(each.id))
-                     for each in schedules.all_of(conn, tenant_id)]  # fmt: skip
+            latest = schedules.latest(conn, tenant_id)
+            found = [(each, latest.get(each.id)) for each in schedules.all_of(conn, tenant_id)]
     rows = [_row(each, last) for each, last in found]
     alarms = [f"ALARM  {each.name}: {check.name}: {to_line(check.told, 160)}"
               for each, last in found if last for check in last.alarms()]  # fmt: skip

@@ -1,11 +1,10 @@
 """`citadel eval scratch`: the tenants that collections were indexed into."""
 
-import sys
 from typing import Any
 
 import click
 
-from cli.options import as_json, pass_settings, plain, show, table
+from cli.options import as_json, pass_settings, plain, progress_option, show, table
 from cli.scratch import bar, standing
 from cli.stack import opened_store
 from core.config import Settings
@@ -34,16 +33,13 @@ def list_command(settings: Settings, as_json: bool) -> None:
 @scratch_group.command("delete", epilog="Example: citadel eval scratch delete eval/scifact/0c1d2e3f4a5b6c7d/9a8b7c6d")
 @click.argument("names", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All of them.")
-@click.option("--progress/--no-progress", default=None, help="A bar on stderr.  [default: on a terminal]")
+@progress_option
 @as_json
 @pass_settings
-def delete_command(
-    settings: Settings, names: tuple[str, ...], every: bool, progress: bool | None, as_json: bool
-) -> None:
+def delete_command(settings: Settings, names: tuple[str, ...], every: bool, progress: bool, as_json: bool) -> None:
     """Delete scratch tenants NAMES with their documents and blobs; no other tenant has such a name."""
     if every == bool(names):
         raise Invalid("name the scratch tenants, as `citadel eval scratch list` does, or give --all")
-    shown = sys.stderr.isatty() if progress is None else progress
     with standing(settings) as running, opened_store(running, reads=False) as store:
         blobs = FsspecBlobs(running.blob_store_url())
         with writing(store) as conn:
@@ -51,7 +47,7 @@ def delete_command(
         if missing := [name for name in names if name not in known]:
             raise Invalid(f"there is no scratch tenant {missing[0]!r}: `citadel eval scratch list` names them")
         for name in names or known:
-            with bar(f"deleting {name}", shown) as step:
+            with bar(f"deleting {name}", progress) as step:
                 delete_scratch(store, blobs, known[name], step)
     deleted = list(names or known)
     show({"deleted": deleted}, as_json, f"{len(deleted)} scratch tenants deleted")

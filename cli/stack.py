@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from uuid import UUID
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -54,15 +55,12 @@ def open_searcher(
     with opened_store(settings) as store, open_lexical(settings, store) as lexical:
         with reading_tenant(store, None) as conn:
             profile = profiles.live_profile(conn, profiles.tenant_named(conn, settings.tenant))
-        threads = settings.model_threads or None
         rerankers = late_boxed(settings)
         if settings.reranker:
             rerankers["cross-encoder"] = Boxed(CrossEncoderReranker(settings.reranker), settings.reranker_box_s)
         searcher = Searcher(
             store=store,
-            embedder=opened(
-                profile, lambda: open_embedder(profile.model, settings.model_cache(), threads, profile.precision)
-            ),
+            embedder=opened(profile, partial(embedder_of, settings, profile)),
             shelf=open_shelf(settings),
             lexical=lexical,
             rerankers=rerankers,
@@ -119,6 +117,11 @@ def keeps_vectors(settings: Settings) -> bool:
     if settings.dense not in ("replica", "pgvector"):
         raise Misconfigured(f"CITADEL_DENSE is replica or pgvector, not {settings.dense!r}")
     return settings.dense == "replica"
+
+
+def embedder_of(settings: Settings, profile: Profile) -> Embedder:
+    """The profile's embedder, opened. Raises Misconfigured, ModelMismatch."""
+    return open_embedder(profile.model, settings.model_cache(), settings.model_threads or None, profile.precision)
 
 
 def open_trained(settings: Settings) -> Trained:

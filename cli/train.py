@@ -1,14 +1,13 @@
 """`citadel train`: rerankers that learn from judged questions, and which of them a tenant uses."""
 
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from cli.golden import stored_golden
-from cli.options import as_json, pass_settings, plain, show, table
+from cli.golden import questions_of
+from cli.options import as_json, asker_option, pass_settings, plain, progress_option, show, table
 from cli.scratch import ChunkSize, scratch_settings, standing
 from cli.stack import opened_store, tenant_of
 from cli.training import Outcome, Wanted, apply, trained
@@ -18,7 +17,7 @@ from core.trained import RerankerKind, TrainedReranker
 from eval.bootstrap import Estimate
 from eval.collection import Part, is_collection, read_collection
 from eval.compare import MAIN
-from eval.golden import GoldenSet, read_golden
+from eval.golden import GoldenSet
 from eval.trial import Figures
 from models.trained import MANIFEST, read_manifest
 from store.pool import reading_tenant
@@ -46,7 +45,7 @@ def train_group() -> None:
               help="The share of questions that nothing is learned from.")  # fmt: skip
 @click.option("--part", type=click.Choice(["test", "tune", "held"]), default="tune", show_default=True,
               help="Of a collection: which of its questions are split.")  # fmt: skip
-@click.option("--as", "subject", metavar="LABEL", help="Who asks the questions that name nobody.")
+@asker_option
 @click.option("--pool", type=click.IntRange(2, 50), default=10, show_default=True,
               help="Candidates that a cross-encoder looks at.")  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -57,14 +56,14 @@ def train_group() -> None:
               help="The folder to ship to, in which NAME is made.  [default: CITADEL_RERANKERS, where it is served "
                    "from]")  # fmt: skip
 @click.option("--apply", "apply_it", is_flag=True, help="Have the tenant's searches use it from now on.")
-@click.option("--progress/--no-progress", default=None, help="A bar on stderr.  [default: on a terminal]")
+@progress_option
 @as_json
 @pass_settings
 @click.pass_context
 def reranker_command(
     ctx: click.Context, settings: Settings, golden: str, kind: Kind, base: Path | None, steps: int | None,
     share: float, part: Part, subject: str | None, pool: int, device: str, seed: int, tenant: str | None,
-    name: str | None, out: Path | None, apply_it: bool, progress: bool | None, as_json: bool,
+    name: str | None, out: Path | None, apply_it: bool, progress: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train on the questions of GOLDEN, and ship what beats the current reranker on those held out.
 
@@ -82,12 +81,11 @@ def reranker_command(
       citadel train reranker golden.jsonl --base ./MiniLM-L12 --device cuda --steps 2000
     """
     kinds: tuple[RerankerKind, ...] = ("late", "cross-encoder") if kind == "both" else (kind,)
-    shown = sys.stderr.isatty() if progress is None else progress
-    wanted = Wanted(kinds, base, steps, seed, device_of(device), pool, share, name, out, apply_it, shown)
+    wanted = Wanted(kinds, base, steps, seed, device_of(device), pool, share, name, out, apply_it, progress)
     if apply_it and out is not None:
         raise Invalid("--apply serves what lies in CITADEL_RERANKERS: leave out --out, or apply later")
     with standing(settings) as running:
-        chosen_settings, questions = _questions(running, golden, part, subject, tenant, shown)
+        chosen_settings, questions = _questions(running, golden, part, subject, tenant, progress)
         outcome = trained(chosen_settings, questions, wanted)
     show(to_dict(outcome, apply_it), as_json, to_text(outcome, apply_it))
     ctx.exit(0 if outcome.shipped else NOTHING_SHIPPED)
@@ -113,10 +111,7 @@ def _questions(
         questions = replace(collection.golden, name=f"{collection.name}-{part}")
         return scratch_settings(settings, collection, ChunkSize(), progress), questions
     searched = replace(settings, tenant=tenant or settings.tenant)
-    if folder.exists():
-        return searched, read_golden(folder, subject)
-    with opened_store(searched) as store:
-        return searched, stored_golden(store, searched, golden)
+    return searched, questions_of(searched, golden, subject)
 
 
 @train_group.command("use", epilog="Examples: citadel train use acme-2    citadel train use default")

@@ -1,7 +1,6 @@
 """`citadel tune`: which settings of the search answer a golden set best, held against questions that had no say."""
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,9 +11,9 @@ import click
 from ir_measures import Measure
 
 from cli.fusion import change_fusion
-from cli.golden import stored_golden
+from cli.golden import questions_of
 from cli.kept import answering, kept_embedder, place_of
-from cli.options import as_json, pass_settings, plain, show, table
+from cli.options import as_json, asker_option, pass_settings, plain, progress_option, show, table
 from cli.runs import html_option, markdown_option
 from cli.scratch import ChunkSize, bar, scratch_settings, standing
 from cli.stack import late_boxed, opened_store, tenant_of
@@ -25,7 +24,7 @@ from eval import tune_page
 from eval.asking import Setting
 from eval.collection import SUBJECT, Collection, Part, is_collection, read_collection
 from eval.compare import Rankings
-from eval.golden import GoldenQuery, GoldenSet, read_golden
+from eval.golden import GoldenQuery, GoldenSet
 from eval.judged import Judged, judge
 from eval.kept import Kept, load, save
 from eval.measures import parse_measures
@@ -81,17 +80,17 @@ class _Wanted:
 )
 @click.option("--part", type=click.Choice(["test", "tune", "held"]), default="test", show_default=True,
               help="Of a collection: which of its questions.")  # fmt: skip
-@click.option("--as", "subject", metavar="LABEL", help="Who asks the questions that name nobody.")
+@asker_option
 @click.option("--tenant", help="The tenant to search.  [default: the one in CITADEL_TENANT, or a collection's own]")
 @html_option
 @markdown_option
-@click.option("--progress/--no-progress", default=None, help="Bars on stderr.  [default: on a terminal]")
+@progress_option
 @as_json
 @pass_settings
 def tune_command(
     settings: Settings, golden: str, measure: str, knobs: tuple[Knob, ...], sizes: tuple[int, ...], share: float,
     apart: bool, applied: bool, part: Part, subject: str | None, tenant: str | None, html: Path | None,
-    markdown: Path | None, progress: bool | None, as_json: bool,
+    markdown: Path | None, progress: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Look for settings that answer GOLDEN better, on one part of its questions, and measure them on the other.
 
@@ -108,7 +107,7 @@ def tune_command(
       citadel tune scifact/ --measure R@50 --html tune.html
       citadel tune scifact/ --over fusion --chunk-chars 400,800,1600 --json
     """
-    wanted = _Wanted(_measure(measure), knobs, share, not apart, sys.stderr.isatty() if progress is None else progress)
+    wanted = _Wanted(_measure(measure), knobs, share, not apart, progress)
     folder = Path(golden)
     if is_collection(folder) and tenant is None:
         if applied:
@@ -120,8 +119,7 @@ def tune_command(
         if sizes:
             raise Invalid("only a collection brings the documents that another chunk size needs: leave the sizes out")
         chosen = replace(settings, tenant=tenant or settings.tenant)
-        questions = read_golden(folder, subject) if folder.exists() else _stored(chosen, golden)
-        found = _tuned_set(chosen, questions, wanted)
+        found = _tuned_set(chosen, questions_of(chosen, golden, subject), wanted)
         if applied and (winner := found.fusion()):
             with opened_store(chosen) as store:
                 change_fusion(store, tenant_of(store, chosen), winner.way.fusion)
@@ -135,11 +133,6 @@ def _measure(written: str) -> Measure:
     if len(measures) != 1:
         raise Invalid("name one measure to tune by, such as nDCG@10")
     return measures[0]
-
-
-def _stored(settings: Settings, name: str) -> GoldenSet:
-    with opened_store(settings) as store:
-        return stored_golden(store, settings, name)
 
 
 def _tuned_set(settings: Settings, questions: GoldenSet, wanted: _Wanted) -> Tuned:

@@ -9,8 +9,11 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+from core.attachments import Attachment, RefusedAttachment
+from core.copies import Copies, Fingerprint
 from core.explained import Explained
-from core.sensitive import Kind, Policy
+from core.flags import Flag
+from core.sensitive import Screening
 
 # --- access ---------------------------------------------------------------------------------------------------------
 
@@ -89,76 +92,6 @@ class Element:
     page: int | None = None  # first page is 1; None where the format has no pages
     context: str = ""  # what repeats for each piece of it, e.g. a table's header row or a sheet's name
     row: int | None = None  # of a sheet: the row that its first line is; each further line is the next one
-
-
-UnseenKind = Literal[
-    "hidden_text",  # white, tiny, clear or off the page: a reader of the file does not see it
-    "invisible_characters",  # zero-width, direction and tag characters were taken out beside it
-    "doubtful_reading",  # words on a picture that OCR was not sure of
-]
-FlagKind = UnseenKind | Kind  # and personal data and secrets, or the mask that stands for them
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """What somebody who reads a span of a canonical text should know. Flags may overlap."""
-
-    kind: FlagKind
-    start: int
-    end: int
-
-
-AttachmentCode = Literal[
-    "attachments_off",  # the installation takes none
-    "attachment_count",
-    "attachment_size",  # of one, or of all in a message
-    "attachment_depth",  # it hangs too far below the topmost message
-    "attachment_unread",  # it holds no bytes, or the message only refers to it
-    "attachment_name_taken",  # a document of another origin has its name
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A file that came within another, to be a document of its own."""
-
-    name: str  # the file's, never a path; may be empty
-    mime_type: str | None  # as the message declares it
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedAttachment:
-    """A file within another that becomes no document, and why."""
-
-    name: str
-    code: AttachmentCode
-    reason: str  # with what to do about it
-
-
-@dataclass(frozen=True, slots=True)
-class Screening:
-    """Under which policy a text was looked through for personal data and secrets, and what it held."""
-
-    policy: Policy
-    found: dict[Kind, int]  # how many of each; what is masked is no longer in the text
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What a canonical text is compared with others by. Derived content: kept and erased with its document."""
-
-    text_hash: bytes  # sha256
-    signature: bytes | None = None  # 128 × uint32, little-endian: MinHash; None: the text is too short for it
-    bands: tuple[int, ...] = ()  # int64, by which signatures that are alike are found
-
-
-@dataclass(frozen=True, slots=True)
-class Copies:
-    """What is told of the documents that say the same as one."""
-
-    family: UUID  # random; the same for all of them
-    count: int  # of the others that the caller may see, counted up to 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,8 +241,6 @@ class Source:
 
 Mode = Literal["hybrid", "dense", "lexical"]
 FusionMethod = Literal["convex", "rrf"]
-
-
 MOST_RRF_K = 1000
 
 

@@ -1,6 +1,7 @@
 """What personal data and secrets are told apart, and what a policy says is done about each kind."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from core.errors import Invalid
@@ -25,6 +26,14 @@ ACTIONS: tuple[Action, ...] = get_args(Action)
 FLAG: Action = "flag"
 EVERY = "all"  # stands for every kind
 UNSET = "default"  # in a part of a policy: as the tenant has it, and there as the installation does
+
+
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """Under which policy a text was looked through for personal data and secrets, and what it held."""
+
+    policy: Policy
+    found: dict[Kind, int]  # how many of each; what is masked is no longer in the text
 
 
 def read_policy(text: str) -> Policy:

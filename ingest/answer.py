@@ -11,6 +11,7 @@ import struct
 from dataclasses import astuple
 from typing import Any, get_args
 
+from core.attachments import Attachment, AttachmentCode, RefusedAttachment
 from core.errors import (
     CorruptDocument,
     EmptyDocument,
@@ -21,16 +22,8 @@ from core.errors import (
     Unparseable,
     UnsupportedType,
 )
-from core.records import (
-    Attachment,
-    AttachmentCode,
-    Element,
-    ElementKind,
-    Flag,
-    ParsedDocument,
-    RefusedAttachment,
-    UnseenKind,
-)
+from core.flags import Flag, UnseenKind
+from core.records import Element, ElementKind, ParsedDocument
 
 PREFIX = struct.Struct(">Q")
 _MAX_MESSAGE = 500  # code points of an error or a warning

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
-from core.records import Attachment, AttachmentCode, Lease, ParsedDocument, RefusedAttachment
+from core.attachments import Attachment, AttachmentCode, RefusedAttachment
+from core.records import Lease, ParsedDocument
 from ingest.confine import ParseLimits
 from ingest.parsers.attached import TOO_DEEP, TOO_MANY, told
 from ingest.submit import hold_bytes
 from store import attachments, erase, jobs
-from store.attachments import Family, KeptFile
+from store.attachments import KeptFile, Tree
 from store.blobs import BlobStore
 from store.pool import Conn
 
@@ -56,15 +57,15 @@ def _add_new(
     limits: ParseLimits,
 ) -> tuple[set[str], list[RefusedAttachment]]:  # fmt: skip
     """The names of the children that are right now, and what could become none."""
-    family = attachments.family_of(conn, parent_id)
+    tree = attachments.tree_of(conn, parent_id)
     names: set[str] = set()
     refused: list[RefusedAttachment] = []
     for each in carried:
-        name = attachments.external_id(family.parent_name, each.file)
+        name = attachments.external_id(tree.parent_name, each.file)
         if name in before or name in names:
             names.add(name)
             continue
-        refusal = _no_room(family, len(names - before.keys()), limits)
+        refusal = _no_room(tree, len(names - before.keys()), limits)
         if refusal is None:
             hold_bytes(conn, blobs, each.file.blob_key, each.content)
             added = attachments.add(conn, parent_id, name, each.file)
@@ -79,10 +80,10 @@ def _add_new(
 _TAKEN = "a document that is no attachment of this message has its name: rename that one"
 
 
-def _no_room(family: Family, added: int, limits: ParseLimits) -> tuple[AttachmentCode, str] | None:
-    if family.depth >= limits.attachment_depth:
+def _no_room(tree: Tree, added: int, limits: ParseLimits) -> tuple[AttachmentCode, str] | None:
+    if tree.depth >= limits.attachment_depth:
         return "attachment_depth", TOO_DEEP.format(limits.attachment_depth)
-    if family.members + added >= limits.attachments:
+    if tree.members + added >= limits.attachments:
         return "attachment_count", TOO_MANY.format(limits.attachments)
     return None
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from core.records import Fingerprint
+from core.copies import Fingerprint
 
 PLACES = 128
 BANDS = 16  # of 8 places: texts that resemble each other by 0.9 share one but in 2 of 10,000 cases, by 0.5 in 6 of 100

@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from core.records import Chunk, Flag
+from core.flags import Flag
+from core.records import Chunk
 
 
 def flagged(chunks: Sequence[Chunk], flags: Sequence[Flag]) -> tuple[Chunk, ...]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from core.errors import SensitiveContent
-from core.records import Element, Flag, ParsedDocument, Screening
-from core.sensitive import KINDS, Kind, Policy, stricter
+from core.flags import Flag
+from core.records import Element, ParsedDocument
+from core.sensitive import KINDS, Kind, Policy, Screening, stricter
 from ingest.recognise import Found, recognise
 
 REGION = "US"  # of phone numbers without a country code

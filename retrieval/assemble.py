@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from core.records import ChunkRow, Citation, FusedCandidate, Passage, UnseenKind
+from core.flags import UnseenKind
+from core.records import ChunkRow, Citation, FusedCandidate, Passage
 from core.rows import joined_rows
 from store.documents import Span
 

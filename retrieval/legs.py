@@ -1,20 +1,24 @@
 """The legs of a search: what is near and what has the words, of this host's replica, or else of Postgres."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.records import Candidate, Profile
+from core.errors import NotYetIndexed
+from core.records import Candidate, Principal, Profile, SearchRequest
 from retrieval.dense import nearest_each, nearest_in
 from retrieval.lexical import LexicalIndex, Sight
 from retrieval.stages import Proposed
+from store import access
 from store.chunks import Scan
-from store.pool import Conn, Store, View, export_snapshot, reading, within
+from store.pool import Conn, Store, View, export_snapshot, reading, reading_tenant, within
 
 POOL = 200  # candidates a leg proposes: hundreds, so that fusion and reranking have something to choose from
 LOOK_S = 1.0  # where asking what changed takes longer, a replica is far behind: the legs go to Postgres, each by itself
+POLL_S = 0.05
 
 Embed = Callable[[], list[NDArray[np.float32]]]
 
@@ -27,6 +31,23 @@ class Ground:
     view: View  # whose snapshot has a name where a leg needs a connection of its own
     sight: Sight | None  # None: there is no replica, or none that is fit for this search
     has_vectors: bool  # whether the dense leg can go by it
+
+
+def await_words(store: Store, index: LexicalIndex, principal: Principal, request: SearchRequest, wait_s: float) -> None:
+    """Wait, for `at_least`, until the lexical leg has all that the caller may see. Raises NotYetIndexed.
+
+    Whatever was committed before a search began is in its snapshot: which position was asked for does not matter, and
+    an answer that depended on it would tell which positions others' changes have.
+    """
+    give_up = time.monotonic() + wait_s
+    while request.at_least is not None and request.mode != "dense":
+        with reading_tenant(store, principal.tenant_id) as conn:
+            access.enter_scope(conn, principal, store.scopes)
+            if index.reaches(conn, principal.tenant_id):
+                return
+        if time.monotonic() > give_up:
+            raise NotYetIndexed(f"position {request.at_least} is not in every leg yet: ask again in a second")
+        time.sleep(POLL_S)
 
 
 def look(conn: Conn, lexical: LexicalIndex, scan: Scan) -> Sight | None:

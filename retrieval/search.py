@@ -1,14 +1,13 @@
 """A search, top to bottom: who asks, what they may see, what is near, what has the words, and where it stands."""
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID, uuid4
 
-from core.errors import Invalid, NotYetIndexed, Overloaded, Permanent
+from core.errors import Invalid, Overloaded, Permanent
 from core.records import Fusion, Principal, SearchAnswer, SearchRequest
 from models.embedder import Embedder
 from models.reranker import Question
@@ -17,7 +16,7 @@ from retrieval import read
 from retrieval.assemble import put_together
 from retrieval.explain import Pool, explain
 from retrieval.fuse import fuse
-from retrieval.legs import POOL, Ground, dense, ground, lexical, look
+from retrieval.legs import POOL, Ground, await_words, dense, ground, lexical, look
 from retrieval.lexical import LexicalIndex
 from retrieval.questions import Questions
 from retrieval.recall import Asked, KeptAnswers, recall
@@ -33,7 +32,6 @@ from store.filters import compile_filter
 from store.pool import Conn, Store, reading_tenant
 
 SEARCHES = 5  # at once in a process; each holds up to three connections, and the pool has 16
-POLL_S = 0.05
 
 Leg = Callable[["Searcher", Ground, tuple[str, ...], float], Proposed]
 
@@ -96,7 +94,7 @@ def _search(searcher: Searcher, principal: Principal, request: SearchRequest, re
     if not request.query.strip():
         raise Invalid("a search needs a query that is not blank")
     _begun = _embedding(searcher, principal, request)
-    _await_index(searcher, principal, request)
+    await_words(searcher.store, searcher.lexical, principal, request, searcher.at_least_wait_s)
     with reading_tenant(searcher.store, principal.tenant_id) as conn:
         with stages.timed("authorize") as note:
             scope = access.enter_scope(conn, principal, searcher.store.scopes)
@@ -154,20 +152,3 @@ def _dense(searcher: Searcher, ground: Ground, questions: tuple[str, ...], timeo
 
 def _lexical(searcher: Searcher, ground: Ground, questions: tuple[str, ...], timeout_s: float) -> Proposed:
     return lexical(searcher.lexical, ground, questions, timeout_s)
-
-
-def _await_index(searcher: Searcher, principal: Principal, request: SearchRequest) -> None:
-    """Wait, for `at_least`, until the lexical leg has all that the caller may see. Raises NotYetIndexed.
-
-    Whatever was committed before a search began is in its snapshot: which position was asked for does not matter, and
-    an answer that depended on it would tell which positions others' changes have.
-    """
-    give_up = time.monotonic() + searcher.at_least_wait_s
-    while request.at_least is not None and request.mode != "dense":
-        with reading_tenant(searcher.store, principal.tenant_id) as conn:
-            access.enter_scope(conn, principal, searcher.store.scopes)
-            if searcher.lexical.reaches(conn, principal.tenant_id):
-                return
-        if time.monotonic() > give_up:
-            raise NotYetIndexed(f"position {request.at_least} is not in every leg yet: ask again in a second")
-        time.sleep(POLL_S)

@@ -60,7 +60,7 @@ class KeptFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class Tree:
     """What hangs below a topmost message, seen from one document of it."""
 
     parent_name: str  # the document's external id
@@ -86,11 +86,11 @@ def below(conn: Conn, document_id: UUID) -> list[UUID]:
     return found
 
 
-def family_of(conn: Conn, document_id: UUID) -> Family:
+def tree_of(conn: Conn, document_id: UUID) -> Tree:
     """Where a document that is to have attachments stands."""
     row = conn.execute(ROOT, (document_id, document_id)).fetchone()
     assert row is not None
-    return Family(row[2], int(row[1]), len(conn.execute(BELOW, (row[0],)).fetchall()))
+    return Tree(row[2], int(row[1]), len(conn.execute(BELOW, (row[0],)).fetchall()))
 
 
 def add(conn: Conn, parent_id: UUID, name: str, file: KeptFile) -> UUID | None:

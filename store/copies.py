@@ -12,7 +12,7 @@ from uuid import UUID
 import numpy as np
 from psycopg.rows import class_row
 
-from core.records import Copies, Fingerprint
+from core.copies import Copies, Fingerprint
 from store.pool import Conn
 
 ALIKE = 0.9  # resemblance from which two texts are near copies

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from psycopg.rows import class_row
 
 from core.errors import Conflict, NotFound
-from core.records import Chunk, Element, Flag, ParsedDocument, Profile
+from core.flags import Flag
+from core.records import Chunk, Element, ParsedDocument, Profile
 from store import changes, chunks
 from store.chunks import Owner
 from store.migrate import as_owner

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from core.records import Attachment, ParsedDocument, RefusedAttachment
+from core.attachments import Attachment, RefusedAttachment
+from core.records import ParsedDocument
 from ingest.confine import ParseLimits
 
 MAX_TOLD = 50  # refused ones that are named; the others are counted

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from core.errors import EmptyDocument
-from core.records import Element, ElementKind, Flag, ParsedDocument
+from core.flags import Flag
+from core.records import Element, ElementKind, ParsedDocument
 
 MAX_TITLE = 300  # code points; a longer "title" is a paragraph that somebody styled as one
 

@@ -15,8 +15,9 @@ from email.message import Message
 
 import oxmsg
 
+from core.attachments import Attachment, RefusedAttachment
 from core.errors import EncryptedDocument
-from core.records import Attachment, ParsedDocument, RefusedAttachment
+from core.records import ParsedDocument
 from ingest.parsers.canonical import Piece, assemble, one_line
 from ingest.parsers.decode import decode, marked_encoding, wide_encoding
 from ingest.parsers.markup import read_page

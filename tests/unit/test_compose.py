@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from cli.up import children
-from core.config import Settings
+from core.config import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load(ROOT.joinpath("docker-compose.yml").read_text())
@@ -125,6 +125,10 @@ def test_every_secret_is_asked_for_and_none_is_given() -> None:
         if name.endswith("PASSWORD"):
             assert not re.search(rf"\$\{{{name}(?!:\?)", text), f"{name} must be required"
             assert _exampled()[name] == ""
+
+
+def test_what_the_example_sets_are_the_defaults() -> None:
+    assert load_settings(_exampled(), running_stack=False) == Settings()
 
 
 def test_nothing_but_the_packages_reaches_the_image() -> None:

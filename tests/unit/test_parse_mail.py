@@ -4,8 +4,8 @@ from email.message import EmailMessage
 
 import pytest
 
+from core.attachments import Attachment
 from core.errors import EncryptedDocument
-from core.records import Attachment
 from ingest.confine import ParseLimits
 from ingest.parse import parse
 from ingest.parsers.attached import MAX_TOLD

@@ -8,7 +8,8 @@ from docx.oxml.ns import qn
 from docx.shared import Pt, RGBColor
 from docx.text.run import Run
 
-from core.records import Flag, ParsedDocument
+from core.flags import Flag
+from core.records import ParsedDocument
 from ingest.chunk import ChunkBudget, chunk
 from ingest.parse import parse
 from models.fake_embedder import FakeEmbedder

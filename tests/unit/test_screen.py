@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import Invalid, SensitiveContent
-from core.records import Element, Flag, ParsedDocument
+from core.flags import Flag
+from core.records import Element, ParsedDocument
 from core.sensitive import KINDS, Policy, read_changes, read_policy
 from ingest.recognise import recognise
 from ingest.screen import screen
