@@ -23,7 +23,7 @@ def screen(document: ParsedDocument, policy: Policy, region: str = REGION) -> Pa
     """
     spans = _found(document.text, policy, region)
     around = [document.title or "", *{element.context for element in document.elements}, *document.warnings]
-    around += [file.name for file in (*document.attachments, *document.refused)]
+    around += [file.name for file in document.attachments] + [file.name for file in document.refused]
     besides = [found for text in around if text for found in _found(text, policy, region)]
     found = Counter(each.kind for each in spans) | Counter(each.kind for each in besides)  # a title stands in both
     _keep_out(found, policy)
