@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from uuid import UUID
 
-from store import changes, jobs
+from store import changes, jobs, renames
 from store.pool import Conn
 
 NAME_LENGTH = 100  # characters of a file's name in the external id
@@ -46,7 +46,6 @@ FOLLOW = """
     WHERE d.id = ANY(%s) AND v.document_id = d.id AND v.label_set_id <> d.label_set_id
     RETURNING d.id, d.label_set_id, d.current_version
 """
-RENAME = "UPDATE documents SET external_id = %s, updated_at = now() WHERE id = %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,7 @@ def rename(conn: Conn, document_id: UUID, name: str) -> None:
     """After a document came to another name, those of what hangs below it."""
     for before, child in children(conn, document_id).items():
         renamed = _below(name, before[before.rindex("#") :])
-        conn.execute(RENAME, (renamed, child))
+        renames.rename(conn, child, renamed)
         rename(conn, child, renamed)
 
 

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from core.errors import Conflict, Invalid, NotFound
 from core.records import AccessScope, Labels, Source
-from store import access, attachments
+from store import access, attachments, renames
 from store.pool import Conn
 
 ENSURE = """
@@ -80,7 +80,6 @@ DROP = "DELETE FROM sources WHERE id = %s"
 SET_MARKS = "UPDATE documents SET fingerprint = %s, permissions = %s WHERE id = %s"
 SET_PERMISSIONS = "UPDATE documents SET permissions = %s WHERE id = %s"
 READ_AGAIN = "UPDATE documents SET fingerprint = NULL, permissions = NULL WHERE id = %s"
-RENAME = "UPDATE documents SET external_id = %s, updated_at = now() WHERE id = %s"
 RENAME_FILE = "UPDATE versions SET filename = %s WHERE document_id = %s"
 RETITLE = """
     UPDATE documents d SET title = coalesce(v.title, v.filename)
@@ -261,7 +260,7 @@ def read_again(conn: Conn, document_id: UUID) -> None:
 
 def rename(conn: Conn, document_id: UUID, external_id: str, filename: str | None) -> None:
     """The same bytes under another name: the document keeps its id, versions and vectors."""
-    conn.execute(RENAME, (external_id, document_id))
+    renames.rename(conn, document_id, external_id)
     attachments.rename(conn, document_id, external_id)
     conn.execute(RENAME_FILE, (filename, document_id))
     conn.execute(RETITLE, (document_id,))  # a document without a title goes by its file's name

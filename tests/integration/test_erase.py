@@ -6,6 +6,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -15,18 +16,23 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from cli.erase import prove
 from cli.main import citadel
 from core.errors import BlobUnavailable, CitadelError, LeaseLost, NotFound, VersionConflict
+from core.feedback import Feedback, Missing
 from core.records import Labels, SearchRequest, Submission
 from embedded.server import Server
+from eval.golden import GoldenQuery, GoldenSet, Judgement
+from eval.record import keep_golden
 from ingest.erase import erase, finish_erasures, replay
 from ingest.parsers.plain import parse_text
 from ingest.pipeline import Pipeline, index_versions
 from ingest.submit import submit
 from retrieval.lexical import RankBm25Index
 from retrieval.search import Searcher, search
+from retrieval.traced import keep_feedback
 from store import audit, jobs
 from store import erase as erasures
 from store.answers import MAX_VALUE, RedisPlaces
 from store.pool import writing
+from store.traces import traces
 from tests.conftest import World
 from tests.integration.conftest import Site
 from tests.integration.rows import fetch
@@ -445,3 +451,28 @@ def test_the_commands(world: World, run: Any, tmp_path: Path) -> None:
     status, printed = run("tombstones", "replay", str(file), "--json")
     assert (status, json.loads(printed)) == (0, {"erased": [str(two.document_id)]})
     assert fetch(world, "SELECT FROM documents") == []
+
+
+def test_what_quotes_a_document_goes_with_it_though_it_was_moved(site: Site) -> None:
+    world, owner = site.world, site.world.who("user:ana@acme.example")
+    site.write(".citadel.yaml", "version: 1\ndefault: {allow: [public]}\n")
+    site.write("old.txt", TEXT)
+    site.write("other.txt", "Something else.")
+    site.refresh()
+    while site.index():
+        pass
+    queries = (GoldenQuery("one", "What sings?", owner.subject, (Judgement("old.txt", 2, CANARY),), ("old.txt",)),
+               GoldenQuery("two", "What else?", owner.subject, (Judgement("other.txt", 1),)))  # fmt: skip
+    keep_golden(world.store, world.tenant_id, GoldenSet("birds", "digest", queries))
+    asked = search(site.searcher, owner, SearchRequest("something else", top_k=1, mode="lexical"))
+    assert [p.citation.external_id for p in asked.passages] == ["other.txt"]
+    told = Feedback(asked.request_id, missing=(Missing(document="old.txt"),), comment=CANARY)
+    keep_feedback(world.store, owner, told, uuid4())
+
+    (site.folder / "old.txt").rename(site.folder / "new.txt")
+    assert site.refresh().detail["counts"]["moved"] == 1
+    ((document_id,),) = fetch(world, "SELECT id FROM documents WHERE external_id = 'new.txt'")
+    forget(world, document_id)
+    with writing(world.store) as conn:
+        assert traces(conn, document_id, CANARY) == {}
+        assert traces(conn, document_id, "old.txt") == {}
