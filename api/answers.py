@@ -236,6 +236,14 @@ class FusionOut(BaseModel):
     model_config = _example({"method": "convex", "dense_weight": 0.4, "rrf_k": 60})
 
 
+class FeedbackOut(BaseModel):
+    """That it is kept."""
+
+    request_id: UUID  # of the answer that it is about
+
+    model_config = _example({"request_id": JOB})
+
+
 class CitationOut(BaseModel):
     """Where a passage stands: /text?version&start&end of the document is the passage."""
 

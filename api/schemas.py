@@ -1,4 +1,4 @@
-"""The bodies of the contract, v1: what comes in is checked here, what goes out is shaped here."""
+"""The bodies that come in, v1: each is checked here. What goes out is in `api/answers.py`."""
 
 import json
 from typing import Annotated, Any, Literal, Self
@@ -186,14 +186,6 @@ class FeedbackIn(Body):
             self.request_id, self.helpful, tuple(sorted({int(marker[1:-1]) for marker in self.used})),
             tuple(Missing(each.document, each.text) for each in self.missing), self.comment, self.query,
         )  # fmt: skip
-
-
-class FeedbackOut(BaseModel):
-    """That it is kept."""
-
-    request_id: UUID = Field(description="Of the answer that it is about.")
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"request_id": "0b0d5e0c-52a4-4d0e-8a07-6f4c1b2b9c11"}]})
 
 
 class FusionIn(Body):

@@ -1,5 +1,6 @@
 """`citadel eval answers`: do the passages that agents' answers cite say what the answers say?"""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def answers_command(
         found = check_answers(store, tenant_id, embedder, answers, threshold)
     if judge and settings.judge_url:
         click.echo(f"asking {settings.judge_model} about {found.claims} claims", err=True)
-        with ChatJudge(settings.judge_url, settings.judge_model, settings.judge_key) as model:
+        with closing(ChatJudge(settings.judge_url, settings.judge_model, settings.judge_key)) as model:
             found = judged_by(model, found)
     page.write_page(answers_page(path.name, found), html, markdown)
     show(_told(found), as_json, answers_text(found))

@@ -10,7 +10,7 @@ from pathlib import Path
 from cli.access import ACTOR
 from cli.legs import answers_of
 from cli.scratch import bar
-from cli.stack import late_boxed, open_trained, opened_store, tenant_of
+from cli.stack import embedder_of, late_boxed, open_trained, opened_store, tenant_of
 from core.config import Settings
 from core.errors import Conflict, Invalid
 from core.records import Place, Principal, SearchRequest
@@ -19,11 +19,10 @@ from eval.compare import MAIN
 from eval.gather import as_learner, gather
 from eval.golden import GoldenSet
 from eval.judged import judge
-from eval.parts import Parts, split
+from eval.parts import Parts, divide
 from eval.scratch import visible_places
 from eval.train import CHOOSING, Learned, Plan, train
 from eval.trial import Figures, Part, Trial, figures_of, hold
-from models.embedder import Embedder, open_embedder
 from models.minilm import check_published, wheel_folder
 from models.trained import Manifest, digest_of, write_manifest
 from retrieval.rerank import RERANK_POOL, Boxed, chosen
@@ -70,7 +69,7 @@ def trained(settings: Settings, questions: GoldenSet, wanted: Wanted) -> Outcome
 
     Raises Invalid, and Conflict for a name that is taken.
     """
-    parts = split(questions, wanted.share)
+    parts = divide(questions, wanted.share)
     target = _target(settings, questions, wanted)
     with ExitStack() as opened:
         store = opened.enter_context(opened_store(settings))
@@ -122,14 +121,10 @@ class _Training:
         judged = judge(questions, dict.fromkeys(places))
         request = SearchRequest("", rerank="none", fusion=self.ways.fusion)
         answers = answers_of(self.opened, self.settings, self.store, questions, self.wanted.progress, request)
-        embedder = self._embedder()
+        embedder = embedder_of(self.settings, self.ways.profile)
         found = gather(self.store, tenant_id, embedder, questions, judged, answers,
                        max(RERANK_POOL, self.settings.late_pool), open_alone=open_alone)  # fmt: skip
         return Part(tuple(found), judged)
-
-    def _embedder(self) -> Embedder:
-        profile, threads = self.ways.profile, self.settings.model_threads or None
-        return open_embedder(profile.model, self.settings.model_cache(), threads, profile.precision)
 
     def current(self) -> Boxed | None:
         """What the tenant's searches use now."""
@@ -153,7 +148,7 @@ class _Training:
 
 
 def _tried(training: _Training) -> tuple[list[Learned], list[Trial], Figures]:
-    wanted, inner = training.wanted, split(training.parts.training, CHOOSING, "choosing ")
+    wanted, inner = training.wanted, divide(training.parts.training, CHOOSING, "choosing ")
     teaching = training.part(as_learner(inner.training), open_alone=True)
     choosing = training.part(as_learner(inner.held_out), open_alone=True)
     held = training.part(training.parts.held_out, open_alone=False)

@@ -78,7 +78,7 @@ class CheckedAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class SecondOpinion:
     """What a language model said of the claims whose citations can be read."""
 
     supported: int
@@ -99,7 +99,7 @@ class Grounding:
     supported: int  # claims
     unsupported: int
     silent: int  # answers that claim nothing
-    judge: Judged | None = None
+    judge: SecondOpinion | None = None
 
 
 class Likeness:
@@ -153,7 +153,7 @@ def judged_by(judge: Judge, found: Grounding) -> Grounding:
     told = [claim for each in answers for claim in each.claims if claim.judged is not None]
     supported = sum(claim.judged is True for claim in told)
     agrees = sum(claim.judged == claim.supported for claim in told)
-    summary = Judged(supported, len(told) - supported, agrees, opinions.failed, opinions.failures)
+    summary = SecondOpinion(supported, len(told) - supported, agrees, opinions.failed, opinions.failures)
     return replace(found, answers=answers, judge=summary)
 
 

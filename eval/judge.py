@@ -8,8 +8,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import httpx
 
@@ -77,14 +76,6 @@ class ChatJudge:
     def close(self) -> None:
         """Let go of its connections."""
         self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def ask_judge(judge: Judge, claims: Sequence[tuple[str, Sequence[str]]]) -> Opinions:

@@ -1,7 +1,8 @@
 """A golden set in two parts to train by: what is learned from shares neither document nor words with what judges it.
 
 `eval.split` keeps groups whole, to choose a setting by; here what touches both parts is left out instead, so that one
-document that many questions share does not take them all to one side."""
+document that many questions share does not take them all to one side.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,12 +20,12 @@ class Parts:
     left_out: int  # would share a relevant document, or their very words, with what is held out
 
 
-def split(golden: GoldenSet, share: float, salt: str = "") -> Parts:
+def divide(golden: GoldenSet, share: float, salt: str = "") -> Parts:
     """About `share` of the answerable questions are held out.
 
     Which, follows from the sha256 of the first of their relevant documents by name, so a set that grows keeps its
-    parts, and questions about one document stay together; another `salt` gives another
-    split. What still touches both parts, by a second document or by the same words, is left out of the training.
+    parts, and questions about one document stay together; another `salt` gives other parts. What still touches both, by
+    a second document or by the same words, is left out of the training.
     """
     queries = [query for query in golden.queries if query.answerable()]
     held = [query for query in queries if _place(salt + min(_documents(query))) < share]

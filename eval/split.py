@@ -1,7 +1,8 @@
 """Questions in two parts that do not meet: one to choose a setting on, the other, held out, to see what it is worth.
 
 Questions about the same document go into the same part: a setting that suits the document would else be measured on
-what it was chosen by. Which part, the sha256 of their ids says, so that it is the same in every run.
+what it was chosen by. Which part, the sha256 of their ids says, so that it is the same in every run. Parts to learn
+from are another matter: `eval/parts.py`.
 """
 
 import hashlib

@@ -10,13 +10,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from core.errors import NotFound
 from core.feedback import Feedback, Missing
 from store.documents import Span
-from store.pool import Conn
+from store.pool import Conn, one_row
 
 TRACING = "SELECT trace_rate AS rate, trace_days AS days, feedback_days FROM tenants WHERE id = %s"
 SET_TRACING = "UPDATE tenants SET trace_rate = %s, trace_days = %s, feedback_days = %s WHERE id = %s"
@@ -166,11 +165,7 @@ class Counts:
 
 def tracing_of(conn: Conn, tenant_id: UUID) -> Tracing:
     """What the tenant keeps. Raises NotFound."""
-    with conn.cursor(row_factory=class_row(Tracing)) as cursor:
-        found = cursor.execute(TRACING, (tenant_id,)).fetchone()
-    if found is None:
-        raise NotFound("there is no such tenant")
-    return found
+    return one_row(conn, Tracing, TRACING, (tenant_id,), "there is no such tenant")
 
 
 def set_tracing(conn: Conn, tenant_id: UUID, tracing: Tracing) -> None:

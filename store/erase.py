@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from core.errors import NotFound, VersionConflict
 from store import asked, attachments, audit, changes, tokens
-from store.pool import Conn
+from store.pool import Conn, one_row
 
 NAMED = "SELECT external_id FROM documents WHERE id = ANY(%s)"
 NAMES = "SELECT source_id, external_id FROM documents WHERE tenant_id = %s AND id = %s"
@@ -186,11 +186,7 @@ def unfinished(conn: Conn, older_than_s: float) -> list[tuple[UUID, UUID, list[s
 
 def tombstone(conn: Conn, tenant_id: UUID, document_id: UUID) -> Tombstone:
     """A document's tombstone. Raises NotFound."""
-    with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
-        found = cursor.execute(READ_ONE, (tenant_id, document_id)).fetchone()
-    if found is None:
-        raise NotFound(f"document {document_id} was not erased here")
-    return found
+    return one_row(conn, Tombstone, READ_ONE, (tenant_id, document_id), f"document {document_id} was not erased here")
 
 
 def tombstones(conn: Conn, tenant_id: UUID) -> list[Tombstone]:

@@ -9,8 +9,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from core.errors import NotFound
-from store.pool import Conn
+from store.pool import Conn, one_row
 
 COLUMNS = """
     SELECT s.id, s.name, s.version, s.digest, s.created_at,
@@ -94,12 +93,9 @@ def keep(conn: Conn, tenant_id: UUID, name: str, digest: str, lines: Sequence[Ma
 
 def named(conn: Conn, tenant_id: UUID, name: str, version: int | None = None) -> StoredGolden:
     """The newest version of the name, or the one asked for. Raises NotFound."""
-    with conn.cursor(row_factory=class_row(StoredGolden)) as cursor:
-        found = cursor.execute(NEWEST, (tenant_id, name, version, version)).fetchone()
-    if found is None:
-        told = name if version is None else f"{name}@{version}"
-        raise NotFound(f"there is no golden set {told!r}: `citadel golden list` shows them, `golden import` adds one")
-    return found
+    told = name if version is None else f"{name}@{version}"
+    otherwise = f"there is no golden set {told!r}: `citadel golden list` shows them, `golden import` adds one"
+    return one_row(conn, StoredGolden, NEWEST, (tenant_id, name, version, version), otherwise)
 
 
 def numbered(name: str) -> tuple[str, int | None]:
@@ -110,11 +106,7 @@ def numbered(name: str) -> tuple[str, int | None]:
 
 def by_id(conn: Conn, tenant_id: UUID, golden_id: UUID) -> StoredGolden:
     """The set of that id. Raises NotFound."""
-    with conn.cursor(row_factory=class_row(StoredGolden)) as cursor:
-        found = cursor.execute(BY_ID, (tenant_id, golden_id)).fetchone()
-    if found is None:
-        raise NotFound("there is no such golden set")
-    return found
+    return one_row(conn, StoredGolden, BY_ID, (tenant_id, golden_id), "there is no such golden set")
 
 
 def listed(conn: Conn, tenant_id: UUID) -> list[StoredGolden]:

@@ -4,22 +4,24 @@ A reader's transaction is one snapshot, read-only, and carries the caller's scop
 the row-level policies compare with. Nothing about the caller outlives the transaction.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
 from pgvector.psycopg import register_vector
 from psycopg import ClientCursor, Connection
+from psycopg.rows import class_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from core.errors import Invalid, StatementTimeout, StoreUnavailable
+from core.errors import Invalid, NotFound, StatementTimeout, StoreUnavailable
 from core.records import AccessScope
 from store.scopes import ScopeCache
 
 Conn = Connection[tuple[Any, ...]]
+Record = TypeVar("Record")
 
 STATEMENT_TIMEOUT_S = 60
 # Each side asks a silent other one whether it is there, and takes 15 s without an answer for a no: a host that lost its
@@ -231,3 +233,14 @@ def _translated() -> Iterator[None]:
         raise StoreUnavailable(f"Postgres did not answer: {str(error).splitlines()[0]}") from error
     except psycopg.DataError as error:
         raise Invalid(f"a value that the database does not take: {str(error).splitlines()[0]}") from error
+
+
+def one_row(
+    conn: Conn, record: type[Record], statement: str, values: Sequence[Any] | Mapping[str, Any], otherwise: str
+) -> Record:
+    """The record that the statement finds. Raises NotFound, which says `otherwise`."""
+    with conn.cursor(row_factory=class_row(record)) as cursor:
+        found = cursor.execute(statement, values).fetchone()
+    if found is None:
+        raise NotFound(otherwise)
+    return found

@@ -10,7 +10,7 @@ from core.errors import Invalid, ModelMismatch, NotFound
 from core.records import MOST_RRF_K, Fusion, Profile
 from core.trained import TrainedReranker
 from store.audit import Hashing
-from store.pool import Conn
+from store.pool import Conn, one_row
 
 BY_NAME = "SELECT id, name, model, dimensions, precision, chunk_tokens, chunker FROM profiles WHERE name = %s"
 LIVE = """
@@ -76,11 +76,7 @@ def find_tenant(conn: Conn, name: str) -> UUID | None:
 
 def live_profile(conn: Conn, tenant_id: UUID) -> Profile:
     """The profile whose index answers this tenant's searches."""
-    with conn.cursor(row_factory=class_row(Profile)) as cursor:
-        found = cursor.execute(LIVE, (tenant_id,)).fetchone()
-    if found is None:
-        raise NotFound("the tenant has no live profile")
-    return found
+    return one_row(conn, Profile, LIVE, (tenant_id,), "the tenant has no live profile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +108,7 @@ def profile_named(conn: Conn, name: str) -> Profile:
 
 def fusion_of(conn: Conn, tenant_id: UUID) -> Fusion:
     """How this tenant's legs become one list."""
-    with conn.cursor(row_factory=class_row(Fusion)) as cursor:
-        found = cursor.execute(FUSION, (tenant_id,)).fetchone()
-    if found is None:
-        raise NotFound("there is no such tenant")
-    return found
+    return one_row(conn, Fusion, FUSION, (tenant_id,), "there is no such tenant")
 
 
 def set_fusion(conn: Conn, tenant_id: UUID, fusion: Fusion) -> None:

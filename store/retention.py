@@ -3,10 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from psycopg.rows import class_row
-
-from core.errors import NotFound
-from store.pool import Conn
+from store.pool import Conn, one_row
 
 READ = "SELECT keep_versions AS versions, keep_days AS days, keep_job_days AS job_days FROM tenants WHERE id = %s"
 SET = "UPDATE tenants SET keep_versions = %s, keep_days = %s, keep_job_days = %s WHERE id = %s"
@@ -61,11 +58,7 @@ class Due:
 
 def of_tenant(conn: Conn, tenant_id: UUID) -> Retention:
     """What the tenant keeps. Raises NotFound."""
-    with conn.cursor(row_factory=class_row(Retention)) as cursor:
-        found = cursor.execute(READ, (tenant_id,)).fetchone()
-    if found is None:
-        raise NotFound("there is no such tenant")
-    return found
+    return one_row(conn, Retention, READ, (tenant_id,), "there is no such tenant")
 
 
 def set_retention(conn: Conn, tenant_id: UUID, retention: Retention) -> None:

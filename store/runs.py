@@ -9,8 +9,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from core.errors import NotFound
-from store.pool import Conn
+from store.pool import Conn, one_row
 
 COLUMNS = "SELECT id, name, golden_id, searched, config, key, summary, started_at, finished_at FROM eval_runs"
 ADD = """
@@ -165,21 +164,15 @@ def finish(
 
 def named(conn: Conn, tenant_id: UUID, name: str) -> StoredRun:
     """The latest finished run of that name, or the one whose id begins so. Raises NotFound."""
-    with conn.cursor(row_factory=class_row(StoredRun)) as cursor:
-        found = cursor.execute(NAMED, {"tenant": tenant_id, "name": name}).fetchone()
-    if found is None:
-        raise NotFound(f"there is no finished run {name!r}: `citadel eval list` shows them, `citadel eval run … "
-                       f"--name {name}` makes one")  # fmt: skip
-    return found
+    making = f"`citadel eval run … --name {name}` makes one"
+    otherwise = f"there is no finished run {name!r}: `citadel eval list` shows them, {making}"
+    return one_row(conn, StoredRun, NAMED, {"tenant": tenant_id, "name": name}, otherwise)
 
 
 def latest_of(conn: Conn, tenant_id: UUID, golden_id: UUID, other_than: UUID) -> StoredRun:
     """The latest finished run of the golden set but this one. Raises NotFound."""
-    with conn.cursor(row_factory=class_row(StoredRun)) as cursor:
-        found = cursor.execute(LATEST_OF, (tenant_id, golden_id, other_than)).fetchone()
-    if found is None:
-        raise NotFound("there is no other finished run of the baseline's golden set: `citadel eval run` makes one")
-    return found
+    otherwise = "there is no other finished run of the baseline's golden set: `citadel eval run` makes one"
+    return one_row(conn, StoredRun, LATEST_OF, (tenant_id, golden_id, other_than), otherwise)
 
 
 def listed(conn: Conn, tenant_id: UUID, limit: int = 50) -> list[StoredRun]:

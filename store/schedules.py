@@ -10,8 +10,8 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from core.errors import Conflict, NotFound
-from store.pool import Conn
+from core.errors import Conflict
+from store.pool import Conn, one_row
 
 COLUMNS = """
     SELECT id, tenant_id, name, golden, schedule, timezone, baseline, cutoffs, measures, max_drop, next_due_at
@@ -98,20 +98,13 @@ def add(
 
 def named(conn: Conn, tenant_id: UUID, name: str) -> Schedule:
     """By name. Raises NotFound."""
-    with conn.cursor(row_factory=class_row(Schedule)) as cursor:
-        found = cursor.execute(BY_NAME, (tenant_id, name)).fetchone()
-    if found is None:
-        raise NotFound(f"there is no scheduled evaluation {name!r}: `citadel eval schedule list` shows them")
-    return found
+    otherwise = f"there is no scheduled evaluation {name!r}: `citadel eval schedule list` shows them"
+    return one_row(conn, Schedule, BY_NAME, (tenant_id, name), otherwise)
 
 
 def by_id(conn: Conn, schedule_id: UUID) -> Schedule:
     """By id. Raises NotFound."""
-    with conn.cursor(row_factory=class_row(Schedule)) as cursor:
-        found = cursor.execute(BY_ID, (schedule_id,)).fetchone()
-    if found is None:
-        raise NotFound("there is no such scheduled evaluation")
-    return found
+    return one_row(conn, Schedule, BY_ID, (schedule_id,), "there is no such scheduled evaluation")
 
 
 def all_of(conn: Conn, tenant_id: UUID) -> list[Schedule]:

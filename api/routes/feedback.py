@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
+from api.answers import FeedbackOut
 from api.deps import Reader, ServiceDep
-from api.schemas import FeedbackIn, FeedbackOut
+from api.schemas import FeedbackIn
 from retrieval.traced import keep_feedback
 
 router = APIRouter(prefix="/v1", tags=["search"])

@@ -4,6 +4,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def test_a_judge_stands_beside_the_verdict(world: World, spans: dict[int, Span],
         "Parental leave is 26 weeks [1]. Parental leave is 27 days [1]. It closes in May [3]. Nobody knows it.",
     )
     found = checked(world, spans, told)
-    with ChatJudge(model.url, "any", "key") as judge:
+    with closing(ChatJudge(model.url, "any", "key")) as judge:
         judged = judged_by(judge, found)
     assert judged.judge is not None and judged.measures == found.measures
     assert (judged.judge.supported, judged.judge.unsupported, judged.judge.agrees, judged.judge.failed) == (1, 1, 2, 0)
@@ -171,11 +172,14 @@ def test_a_judge_that_fails_is_told_and_changes_nothing(world: World, spans: dic
     found = checked(world, spans, (BEN, "Parental leave is 26 weeks [1]."))
     for says, status, reason in (("perhaps", 200, "neither SUPPORTED"), ("", 500, "answered 500")):
         model.says, model.status = says, status
-        with ChatJudge(model.url, "any") as judge:
+        with closing(ChatJudge(model.url, "any")) as judge:
             judged = judged_by(judge, found)
         assert judged.judge is not None and judged.judge.failed == 1 and reason in judged.judge.failures[0]
         assert judged.measures == found.measures and judged.answers[0].claims[0].judged is None
-    with ChatJudge("http://127.0.0.1:9/v1", "any") as judge, pytest.raises(JudgeUnavailable, match="did not answer"):
+    with (
+        closing(ChatJudge("http://127.0.0.1:9/v1", "any")) as judge,
+        pytest.raises(JudgeUnavailable, match="did not answer"),
+    ):
         judge.supports("a", ["b"])
     with pytest.raises(Misconfigured, match="CITADEL_JUDGE_MODEL"):
         ChatJudge("http://127.0.0.1:9/v1", "")

@@ -22,7 +22,7 @@ from core.errors import Conflict, Invalid
 from core.records import SearchRequest
 from core.trained import TrainedReranker
 from eval.golden import GoldenQuery, GoldenSet, Judgement
-from eval.parts import split
+from eval.parts import divide
 from models.trained import MAP, digest_of, read_manifest, write_map
 from retrieval.rerank import RERANK_POOL
 from retrieval.search import Searcher, search
@@ -73,7 +73,7 @@ def serving(searcher: Searcher, settings: Settings) -> Searcher:
 def right(searcher: Searcher, world: World, **more: Any) -> int:
     """How many held-out questions get their document first."""
     found = 0
-    for query in split(asked(), WANTED.share).held_out.queries:
+    for query in divide(asked(), WANTED.share).held_out.queries:
         answer = search(searcher, world.who(ASKER), SearchRequest(query.query, **more))
         assert answer.degraded == ()
         found += answer.passages[0].citation.external_id == query.relevant[0].document
