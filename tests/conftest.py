@@ -24,6 +24,7 @@ from embedded.server import Server
 from ingest.chunk import ChunkBudget, chunk
 from ingest.fingerprint import fingerprint
 from ingest.parsers.plain import parse_text
+from ingest.submit import hold_bytes
 from models.embedder import Embedder, open_embedder
 from models.fake_embedder import FakeEmbedder
 from retrieval.lexical import RankBm25Index
@@ -139,6 +140,7 @@ class World:
                                 "text/plain")  # fmt: skip
         key = self.blobs.put(submission.content)
         with writing(self.store) as conn:
+            hold_bytes(conn, self.blobs, key, submission.content)
             source_id = sources.ensure_api_source(conn, self.tenant_id, source).id
             return documents.submit(conn, self.tenant_id, source_id, submission, key)
 
