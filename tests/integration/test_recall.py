@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.answers import search_out
-from cli.stack import MAX_ANSWERS_S
+from cli.service import MAX_ANSWERS_S
 from core.labels import make_labels
 from core.records import AccessScope, Fusion, Principal, Profile, SearchAnswer, SearchRequest
 from core.trained import TrainedReranker
