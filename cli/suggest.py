@@ -20,6 +20,7 @@ from core.config import Settings
 from core.errors import NotFound
 from core.records import Passage, Principal, SearchRequest
 from eval import review
+from eval.check import without_gone
 from eval.golden import GoldenSet
 from eval.record import keep_golden
 from eval.report import to_line
@@ -88,7 +89,8 @@ def _known(store: Store, settings: Settings, name: str | None) -> GoldenSet | No
 def review_command(settings: Settings, path: Path, name: str | None, ask: bool, as_json: bool) -> None:
     """Confirm (y), reject (n) or skip (s) each suggested judgement in PATH, or quit (q) and go on another time.
 
-    Each answer is in the file at once. At the end, what is confirmed is added to the golden set; the rest never is.
+    Each answer is in the file at once. At the end, what is confirmed is added to the golden set; the rest never is,
+    nor what is not in the index any more, or hidden from the asker by now.
     To decide in an editor, set `confirmed` to true or false, change grades and quotes, and run with --no-ask.
 
     \b
@@ -107,10 +109,15 @@ def review_command(settings: Settings, path: Path, name: str | None, ask: bool, 
     text = f"{told['confirmed']} judgements of {told['questions']} questions confirmed, {told['pending']} pending"
     if name and confirmed:
         with standing(settings) as running, opened_store(running) as store:
-            whole = review.joined(name, _known(store, running, name), confirmed)
-            kept = keep_golden(store, tenant_of(store, running), whole)
-        told["set"] = asdict(kept)
-        text += f"\n{kept.name}@{kept.version}: {kept.questions} questions; check it: citadel golden check {kept.name}"
+            tenant_id = tenant_of(store, running)
+            standing_ones, gone = without_gone(store, tenant_id, confirmed)
+            told["left_out"] = gone
+            text += "".join(f"\nleft out: {to_line(each.document)}: {to_line(each.problem, 120)}" for each in gone)
+            if standing_ones:
+                kept = keep_golden(store, tenant_id, review.joined(name, _known(store, running, name), standing_ones))
+                told["set"] = asdict(kept)
+                text += f"\n{kept.name}@{kept.version}: {kept.questions} questions"
+                text += f"; check it: citadel golden check {kept.name}"
     show(told, as_json, text)
 
 

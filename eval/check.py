@@ -1,7 +1,7 @@
 """Is a golden set still true? Judgements that point at nothing, at two places, or past what their asker may see."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from uuid import UUID
 
@@ -48,6 +48,19 @@ def check(store: Store, tenant_id: UUID, questions: GoldenSet) -> list[Finding]:
     for query in questions.queries:
         problems[query.id] += _forbidden(query, held, seen)
     return [finding for found in problems.values() for finding in found]
+
+
+def without_gone(
+    store: Store, tenant_id: UUID, queries: Sequence[GoldenQuery]
+) -> tuple[list[GoldenQuery], list[Finding]]:
+    """The questions with those judgements alone that are neither dead nor leaking, and what is wrong with the others:
+    a file that was written before an erasure must not bring back what it quotes."""
+    found = check(store, tenant_id, GoldenSet("", "", tuple(queries)))
+    gone = [finding for finding in found if finding.kind != "ambiguous"]
+    barred = {(finding.query_id, finding.document) for finding in gone}
+    left = [replace(query, relevant=tuple(j for j in query.relevant if (query.id, j.document) not in barred))
+            for query in queries]  # fmt: skip
+    return [query for query in left if query.relevant], gone
 
 
 def _seen(store: Store, tenant_id: UUID, questions: GoldenSet) -> Mapping[str, set[str]]:

@@ -35,7 +35,13 @@ DOCUMENTS = """
     SELECT label_set_id, count(*), (array_agg(external_id ORDER BY external_id))[:%(samples)s]
     FROM documents WHERE tenant_id = %(tenant)s GROUP BY label_set_id
 """
-NOW = "SELECT id, external_id, label_set_id FROM documents WHERE tenant_id = %s AND id = ANY(%s)"
+# Each with its attachments, which go where it goes.
+NOW = """
+    WITH RECURSIVE below (root, id) AS (
+        SELECT id, id FROM documents WHERE tenant_id = %s AND id = ANY(%s)
+        UNION ALL SELECT b.root, d.id FROM documents d JOIN below b ON d.parent_id = b.id
+    ) SELECT b.root, d.external_id, d.label_set_id FROM below b JOIN documents d USING (id)
+"""
 
 _Standing = dict[str, tuple[frozenset[str], str | None]]
 

@@ -15,8 +15,8 @@ from ingest.attempt import attempt
 from ingest.erase import erase
 from ingest.pipeline import Pipeline
 from ingest.sandbox import ParseLimits, ParserSandbox
-from store import attachments, documents, operations, policies
-from store.pool import writing
+from store import attachments, documents, operations, policies, preview
+from store.pool import trying, writing
 from store.traces import traces
 from tests.conftest import Api
 from tests.integration.conftest import ANA, BEN, Site
@@ -136,6 +136,13 @@ def test_a_mask_covers_the_names_of_files(site: Site) -> None:
     assert set(below(site)) == {"of [CARD].txt", "Re [CARD].eml"}
     with writing(world.store) as conn:
         assert traces(conn, UUID(int=0), card) == {}
+
+
+def test_a_preview_tells_of_attachments_too(site: Site) -> None:
+    sent = indexed(site, message("Trip", "See the mail.", composed("Re: Trip", "Mine is inside.", BUDGET)), FINANCE)
+    with trying(site.world.store) as conn:
+        moved, changes = preview.labels_change(conn, site.world.tenant_id, {sent.document_id: Labels(("public",))})
+    assert moved == 3 and {change.subject: change.gains.count for change in changes}[preview.ANYONE_ELSE] == 3
 
 
 def test_a_narrower_version_closes_the_files_at_once_and_a_wider_one_opens_only_its_own(site: Site) -> None:

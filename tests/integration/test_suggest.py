@@ -18,12 +18,15 @@ from core.records import Labels, SearchAnswer, SearchRequest
 from eval import review
 from eval.golden import GoldenQuery, GoldenSet, Judgement, read_golden
 from eval.suggest import Suggested, suggest
+from ingest.erase import erase
 from retrieval.search import Searcher, search
 from retrieval.traced import keep_feedback
 from store import asked, documents
 from store.asked import Tracing
 from store.pool import writing
+from store.traces import traces
 from tests.conftest import World
+from tests.integration.rows import fetch
 
 ANA, BEN = "user:ana", "user:ben"
 HERON = "The heron nests at the weir from March on."
@@ -212,6 +215,25 @@ def test_a_person_confirms_rejects_skips_and_goes_on_another_time(
     assert "every judgement holds" in run("golden", "check", "birds").stdout
     assert "0 judgements to confirm" in run("golden", "suggest", tmp_path / "new.jsonl", "--name", "birds").stdout
     assert run("golden", "import", file, "--name", "birds", status=2)
+
+
+def test_what_was_erased_or_hidden_since_is_not_brought_back(
+    world: World, traced: Searcher, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "s.jsonl"
+    for query in ("heron nests", "barn"):
+        says(world, asks(traced, world, query), helpful=True, used=(1,))
+    run("golden", "suggest", file, "--name", "birds")
+    heron, owl = (fetch(world, "SELECT id FROM documents WHERE external_id = %s", name)[0][0]
+                  for name in ("heron.md", "owl.md"))  # fmt: skip
+    erase(world.store, world.blobs, world.tenant_id, heron, by="service:test")
+    done = run("golden", "review", file, "--name", "birds", answers="y\ny\n")
+    assert "left out: heron.md" in done.stdout and "birds@1: 1 questions" in done.stdout
+    with writing(world.store) as conn:
+        assert traces(conn, heron, HERON) == {}
+        documents.change_labels(conn, world.tenant_id, owl, Labels((BEN,)))
+    assert "left out: owl.md" in run("golden", "review", file, "--name", "others").stdout
+    assert "others@" not in run("golden", "list").stdout
 
 
 def test_a_card_shows_who_asked_what_and_where_it_stands(run: Callable[..., Any], tmp_path: Path) -> None:
