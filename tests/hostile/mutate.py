@@ -110,7 +110,8 @@ def _inside(damage: Callable[[bytes, bytes, Random], bytes]) -> Callable[[bytes,
                 with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as written:
                     for name in dict.fromkeys(names):
                         part = archive.read(name)
-                        written.writestr(name, damage(part, other, chance) if name == chosen else part)
+                        told = damage(part, other, chance) if name == chosen else part
+                        written.writestr(zipfile.ZipInfo(name), told, zipfile.ZIP_DEFLATED)  # of no time of its own
         except (zipfile.BadZipFile, zlib.error, IndexError, NotImplementedError, EOFError, ValueError, OSError):
             return _flip(content, other, chance)  # the source itself is damaged
         return buffer.getvalue()

@@ -24,7 +24,7 @@ from core.trained import TrainedReranker
 from embedded.redis import start_redis
 from embedded.server import Server
 from ingest.erase import erase
-from retrieval.breaker import REST_S
+from retrieval.breaker import REST_S, Breaker
 from retrieval.recall import Asked, KeptAnswers
 from retrieval.rerank import late_interaction
 from retrieval.search import Searcher, search
@@ -56,7 +56,8 @@ def library(world: World) -> World:
 @pytest.fixture
 def kept(searcher: Searcher) -> Searcher:
     """The searcher, which keeps its answers in memory, and leaves none of them without its reranking."""
-    return replace(searcher, rerankers=late_interaction(30), answers=KeptAnswers(MemoryPlaces(), "test"))
+    breaker = Breaker("the answer cache", slow_s=30)  # a busy machine is not a cache that is down
+    return replace(searcher, rerankers=late_interaction(30), answers=KeptAnswers(MemoryPlaces(), "test", breaker))
 
 
 def ask(searcher: Searcher, world: World, who: str = ANA, query: str = "red lamp", **more: Any) -> SearchAnswer:
