@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from cli.options import as_json, pass_settings, plain, show, table
-from cli.runs import html_option, markdown_option
+from cli.options import as_json, html_option, markdown_option, pass_settings, plain, show, table
 from cli.scratch import standing
 from cli.stack import embedder_of, opened_store, tenant_of
 from core.config import Settings

@@ -8,15 +8,20 @@ from pathlib import Path
 import click
 from ir_measures import Measure
 
-from cli.answers import answers_command
 from cli.golden import questions_of
 from cli.kept import answering, place_of
-from cli.legs import legs_command
-from cli.options import as_json, asker_option, cutoffs_of, pass_settings, progress_option, show
-from cli.runs import compare_command, gate_command, html_option, list_command, markdown_option, report_command
-from cli.schedules import schedule_group
+from cli.options import (
+    LazyGroup,
+    as_json,
+    asker_option,
+    cutoffs_of,
+    html_option,
+    markdown_option,
+    pass_settings,
+    progress_option,
+    show,
+)
 from cli.scratch import ChunkSize, bar, chunk_options, scratch_settings, standing
-from cli.scratches import scratch_group
 from cli.stack import opened_store, tenant_of
 from core.config import Settings
 from core.errors import Invalid
@@ -33,15 +38,21 @@ from eval.scratch import visible_places
 from retrieval.fuse import fusion_from
 from store.runs import StoredRun
 
+COMMANDS = {
+    "legs": "cli.legs:legs_command",
+    "compare": "cli.runs:compare_command",
+    "gate": "cli.runs:gate_command",
+    "list": "cli.runs:list_command",
+    "report": "cli.runs:report_command",
+    "scratch": "cli.scratches:scratch_group",
+    "answers": "cli.answers:answers_command",
+    "schedule": "cli.schedules:schedule_group",
+}
 
-@click.group("eval")
+
+@click.group("eval", cls=LazyGroup, elsewhere=COMMANDS)
 def eval_group() -> None:
     """Measure the search against golden sets."""
-
-
-for command in (legs_command, compare_command, gate_command, list_command, report_command, scratch_group,
-                answers_command, schedule_group):  # fmt: skip
-    eval_group.add_command(command)
 
 
 @eval_group.command("run")

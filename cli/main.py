@@ -3,11 +3,10 @@
 import logging
 import os
 import sys
-from importlib import import_module
 
 import click
 
-from cli.options import CitadelGroup
+from cli.options import CitadelGroup, LazyGroup
 from core.config import load_settings
 
 EPILOG = """\b
@@ -59,21 +58,11 @@ COMMANDS = {  # where each one is; loaded when it is named, for all of them toge
 }
 
 
-class Commands(CitadelGroup):
-    """Loads what was asked for, and all of it for the list of help."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), name)
-        return command
+class Commands(LazyGroup, CitadelGroup):
+    """Both."""
 
 
-@click.group(cls=Commands, epilog=EPILOG, context_settings={"auto_envvar_prefix": "CITADEL"})
+@click.group(cls=Commands, elsewhere=COMMANDS, epilog=EPILOG, context_settings={"auto_envvar_prefix": "CITADEL"})
 @click.version_option(package_name="citadel-rag")
 @click.pass_context
 def citadel(ctx: click.Context) -> None:

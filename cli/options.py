@@ -2,8 +2,10 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -16,6 +18,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 pass_settings = click.make_pass_decorator(Settings)
 asker_option = click.option("--as", "subject", metavar="LABEL", help="Who asks the questions that name nobody.")
+html_option = click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write it as one page.")
+markdown_option = click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path),
+                               help="Write it for a pull request.")  # fmt: skip
 progress_option = click.option(
     "--progress/--no-progress", default=None, help="A bar on stderr.  [default: on a terminal]",
     callback=lambda ctx, param, value: sys.stderr.isatty() if value is None else value,
@@ -31,6 +36,24 @@ class CitadelGroup(click.Group):
         except CitadelError as error:
             click.echo(f"citadel: {error}", err=True)
             sys.exit(2)
+
+
+class LazyGroup(click.Group):
+    """Loads what was asked for of the commands that are `elsewhere`, and all of them for the list of help."""
+
+    def __init__(self, *args: Any, elsewhere: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._elsewhere = elsewhere  # name → module:command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self._elsewhere})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._elsewhere:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = self._elsewhere[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
 
 
 def show(value: Any, as_json_too: bool, text: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from cli.options import as_json, pass_settings, plain, show, table
+from cli.options import as_json, html_option, markdown_option, pass_settings, plain, show, table
 from cli.scratch import standing
 from cli.stack import opened_store, tenant_of
 from core.config import Settings
@@ -16,10 +16,6 @@ from eval.pair import Comparison, compare, shown, side
 from eval.report import to_line
 from store import runs
 from store.pool import writing
-
-html_option = click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write it as one page.")
-markdown_option = click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path),
-                               help="Write it for a pull request.")  # fmt: skip
 
 
 @click.command("list", epilog="Example: citadel eval list")

@@ -13,8 +13,17 @@ from ir_measures import Measure
 from cli.fusion import change_fusion
 from cli.golden import questions_of
 from cli.kept import answering, kept_embedder, place_of
-from cli.options import as_json, asker_option, pass_settings, plain, progress_option, show, table
-from cli.runs import html_option, markdown_option
+from cli.options import (
+    as_json,
+    asker_option,
+    html_option,
+    markdown_option,
+    pass_settings,
+    plain,
+    progress_option,
+    show,
+    table,
+)
 from cli.scratch import ChunkSize, bar, scratch_settings, standing
 from cli.stack import late_boxed, opened_store, tenant_of
 from core.config import Settings

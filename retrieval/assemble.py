@@ -175,7 +175,7 @@ def _forms(rank: int, group: Group, merged: Mapping[Span, str]) -> Iterator[Pass
     """The passage with its neighbours, where their span can be read, and then without."""
     if group.span in merged:
         yield _passage(rank, group, merged[group.span])
-    alone = group.alone()
+    alone = group.alone() if len(group.chunks) > 1 else group
     yield _passage(rank, alone, alone.chunks[0].text)
 
 

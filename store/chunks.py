@@ -228,7 +228,7 @@ def read_rows(conn: Conn, chunk_ids: Sequence[int]) -> dict[int, ChunkRow]:
         # planned once a connection: planning takes longer than reading 50 rows
         found = cursor.execute(ROWS, (list(chunk_ids),), prepare=True, binary=True).fetchall()
     known = copies.told(conn, list({row.document_id for row in found}))
-    told = [replace(row, copies=known.get(row.document_id)) for row in found]
+    told = [replace(row, copies=known[row.document_id]) if row.document_id in known else row for row in found]
     return {row.chunk_id: row for row in _with_newer(conn, _with_parents(conn, told))}
 
 
