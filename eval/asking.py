@@ -22,6 +22,7 @@ from models.reranker import Question
 from retrieval.assemble import assemble
 from retrieval.fuse import fuse
 from retrieval.legs import POOL
+from retrieval.questions import vectors_of
 from retrieval.read import depth
 from retrieval.rerank import Boxed, blend
 from retrieval.search import Searcher, search
@@ -164,9 +165,7 @@ def late_scores(
 
 
 def _question_tokens(embedder: Embedder, text: str) -> NDArray[np.float16]:
-    """Rounded as the search rounds what it keeps; none where the model gives none."""
-    _, found = embedder.embed_queries_with_tokens([text])
-    return found[0].astype(np.float16) if found else np.empty((0, 0), np.float16)
+    return vectors_of(embedder, [text])[0][1]
 
 
 def _first(hits: Iterable[bool]) -> int | None:

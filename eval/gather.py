@@ -1,6 +1,6 @@
 """What a reranker chooses from: each question's fused pool with texts and codes, as one who asks it reads them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from eval.judged import Judged
 from eval.legs import Answers
 from models.embedder import Embedder
 from models.reranker import Proposed, Question
+from retrieval.questions import vectors_of
 from retrieval.rerank import RERANK_POOL
 from store import access, chunks, tokens
 from store.pool import Store, reading_tenant
@@ -50,7 +51,8 @@ def gather(
     A reranker looks at the first `pool` of them.
     """
     found: dict[str, Candidates] = {}
-    vectors = _token_vectors(embedder, [query.query for query in golden.queries])
+    texts = list(dict.fromkeys(query.query for query in golden.queries))
+    vectors = dict(zip(texts, (of_tokens for _, of_tokens in vectors_of(embedder, texts)), strict=True))
     for subject in sorted({query.subject for query in golden.queries}):
         asked = [query for query in golden.queries if query.subject == subject]
         rows, codes = _read(store, tenant_id, subject, [answers.found[query.id] for query in asked], open_alone)
@@ -76,14 +78,6 @@ def _read(
             kept = access.open_documents(conn, {row.document_id for row in rows.values()})
             rows = {i: row for i, row in rows.items() if row.document_id in kept}
         return rows, tokens.read(conn, live_profile(conn, tenant_id).id, sorted(rows))
-
-
-def _token_vectors(embedder: Embedder, texts: Sequence[str]) -> Mapping[str, npt.NDArray[np.float16]]:
-    """Rounded as a search rounds what it keeps; none where the model gives none."""
-    distinct = list(dict.fromkeys(texts))
-    _, found = embedder.embed_queries_with_tokens(distinct)
-    halves = [of_text.astype(np.float16) for of_text in found] or [np.empty((0, 0), np.float16)] * len(distinct)
-    return dict(zip(distinct, halves, strict=True))
 
 
 def _question(text: str, vectors: npt.NDArray[np.float16]) -> Question:

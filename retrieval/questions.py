@@ -28,6 +28,13 @@ Vectors = tuple[NDArray[np.float32], NDArray[np.float16]]  # of the text, and of
 Asker = AccessScope | Principal  # whose tenant and subject count
 
 
+def vectors_of(embedder: Embedder, texts: Sequence[str]) -> list[Vectors]:
+    """Of each text in one pass, the tokens' rounded as they are kept; none where the model gives none."""
+    vectors, tokens = embedder.embed_queries_with_tokens(texts)
+    halves = [of_text.astype(np.float16) for of_text in tokens] or [np.empty((0, 0), np.float16)] * len(texts)
+    return list(zip(vectors, halves, strict=True))
+
+
 class Questions:
     """The last questions' vectors in this process. Safe to share between threads."""
 
@@ -96,9 +103,7 @@ class Questions:
 
     def _embedded(self, embedder: Embedder, keys: Sequence[Key]) -> dict[Key, Vectors]:
         with self._breaker.guarding():
-            vectors, tokens = embedder.embed_queries_with_tokens([key[-1] for key in keys])
-        halves = [of_text.astype(np.float16) for of_text in tokens] or [np.empty((0, 0), np.float16)] * len(keys)
-        return dict(zip(keys, zip(vectors, halves, strict=True), strict=True))
+            return dict(zip(keys, vectors_of(embedder, [key[-1] for key in keys]), strict=True))
 
     def _keep(self, made: dict[Key, Vectors]) -> None:
         with self._lock:

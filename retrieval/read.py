@@ -70,7 +70,8 @@ def read(conn: Conn, stages: Stages, fused: Sequence[FusedCandidate], asked: Ask
         rows = _whole(conn, fused, len(first))
         readable = [candidate for candidate in fused if candidate.chunk_id in rows]
         if boxed and reads_codes(boxed):
-            codes |= tokens.read(conn, asked.scan.profile_id, [c.chunk_id for c in readable[: boxed.pool]])
+            pool = [c.chunk_id for c in readable[: boxed.pool] if c.chunk_id not in codes]
+            codes |= tokens.read(conn, asked.scan.profile_id, pool)
     return Unranked(readable, rows, codes)
 
 
