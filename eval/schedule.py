@@ -9,7 +9,7 @@ from functools import partial
 from uuid import UUID
 
 from core.config import Settings
-from core.errors import Invalid, LeaseLost, Misconfigured, NotFound, Permanent, Retryable
+from core.errors import Invalid, NotFound
 from core.records import Lease
 from eval import exchange
 from eval.asking import asking
@@ -20,6 +20,7 @@ from eval.kept import Kept, behind_of, engine_of
 from eval.measures import default_measures, parse_measures
 from eval.pair import Side, side
 from eval.record import Plan, record
+from ingest.endings import Endings
 from ingest.heartbeat import heartbeat
 from ingest.schedule import Plan as Timing
 from ingest.schedule import next_due
@@ -127,29 +128,10 @@ def attempt(work: Evaluating, job_id: UUID) -> str:
         lease = jobs.claim(conn, job_id, work.lease_s)
     if lease is None:
         return "skipped"
-    try:
-        with heartbeat(work.store, work.lease_s, lease):
-            _evaluate(work, lease)
-        return "done"
-    except LeaseLost:
-        return "lost"
-    except (Retryable, Misconfigured) as error:
-        return _ended(work, lease, "waits", partial(jobs.give_back, code=error.code, reason=str(error)))
-    except Permanent as error:
-        return _ended(work, lease, "failed", partial(jobs.fail, code=error.code, reason=str(error)))
-    except Exception as error:
-        reason = f"an unforeseen {type(error).__name__}; see the worker's log"
-        _ended(work, lease, "retry", partial(jobs.retry_or_quarantine, code="internal", reason=reason))
-        raise
-
-
-def _ended(work: Evaluating, lease: Lease, outcome: str, write: Callable[[Conn, Lease], None]) -> str:
-    try:
-        with writing(work.store) as conn:
-            write(conn, lease)
-        return outcome
-    except LeaseLost:
-        return "lost"
+    endings = Endings(work.store)
+    with endings.told(lease), heartbeat(work.store, work.lease_s, lease):
+        _evaluate(work, lease)
+    return endings.of(job_id)
 
 
 def _evaluate(work: Evaluating, lease: Lease) -> None:

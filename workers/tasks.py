@@ -1,6 +1,8 @@
 """The tasks: short, idempotent, each one call. Any of them may be delivered twice."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -35,18 +37,16 @@ def register(app: Celery, settings: Settings, opening: Opening | None = None) ->
     """Bind the tasks to the application; `opening` is how a process that evaluates comes by what a search needs."""
 
     def attempt_job(job_id: str) -> Any:
-        try:
+        with _given_back():
             return attempt(pipeline_of(settings), UUID(job_id))
-        except Retryable as error:  # nothing was claimed, for want of Postgres: the message goes back
-            time.sleep(AWAY_S)
-            raise Reject(str(error), requeue=True) from error
 
     app.task(name=TASKS["index"], **INDEX_LIMITS_S)(attempt_job)
     app.task(name=TASKS["refresh"], **REFRESH_LIMITS_S)(attempt_job)
 
     @app.task(name=TASKS["eval"], **EVAL_LIMITS_S)  # type: ignore[untyped-decorator]
     def evaluate(job_id: str) -> Any:
-        return schedule.attempt(evaluating(settings, opening), UUID(job_id))
+        with _given_back():
+            return schedule.attempt(evaluating(settings, opening), UUID(job_id))
 
     @app.task(name=UPKEEP)  # type: ignore[untyped-decorator]
     def upkeep() -> None:
@@ -58,6 +58,16 @@ def register(app: Celery, settings: Settings, opening: Opening | None = None) ->
     @app.task(name=SWEEP, **SWEEP_LIMITS_S)  # type: ignore[untyped-decorator]
     def sweep() -> Any:
         return keep_up(pipeline_of(settings), settings.blob_grace_s)
+
+
+@contextmanager
+def _given_back() -> Iterator[None]:
+    """The message goes back when nothing was claimed, for want of Postgres."""
+    try:
+        yield
+    except Retryable as error:
+        time.sleep(AWAY_S)
+        raise Reject(str(error), requeue=True) from error
 
 
 def routes() -> dict[str, dict[str, str]]:

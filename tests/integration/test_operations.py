@@ -246,7 +246,7 @@ def test_an_outcome_waits_for_a_postgres_that_is_away(
             raise StoreUnavailable("Postgres did not answer")
         honest(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("ingest.attempt.AWAY_S", 0.01)
+    monkeypatch.setattr("ingest.endings.AWAY_S", 0.01)
     monkeypatch.setattr(jobs, "give_back", away)
     assert submitted.job_id and attempt(pipeline, submitted.job_id) == "waits"
     assert refused == [3] and job(world, submitted.job_id).attempts == 0
