@@ -12,6 +12,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+import redis
 from fastapi.testclient import TestClient
 
 from api.app import create_app
@@ -74,6 +75,14 @@ def redis_server(state: Path) -> Iterator[Server]:
     server = start_redis(state, durable=False)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def empty_redis(redis_server: Server) -> Server:
+    """The same Redis, without what other tests left in its queues."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server
 
 
 @contextmanager

@@ -87,12 +87,11 @@ def application(url: str) -> Celery:
 
 
 @pytest.fixture
-def post(world: World, redis_server: Server) -> Iterator[Post]:
+def post(world: World, empty_redis: Server) -> Iterator[Post]:
     """An empty queue."""
-    client = redis.Redis.from_url(redis_server.url)
-    client.flushall()
-    app = application(redis_server.url)
-    yield Post(world, app, RedisBroker(redis_server.url), client)
+    client = redis.Redis.from_url(empty_redis.url)
+    app = application(empty_redis.url)
+    yield Post(world, app, RedisBroker(empty_redis.url), client)
     app.close()
     client.close()
 

@@ -114,14 +114,13 @@ def test_three_schedulers_start_what_is_due_once(filled: World) -> None:
         assert sum(counts) in (0, 1) and len(opened) == 1  # the second time the first one is still open
 
 
-def test_a_due_run_goes_through_the_queue_of_its_kind(filled: World, redis_server: Server) -> None:
-    client = redis.Redis.from_url(redis_server.url)
-    client.flushall()
+def test_a_due_run_goes_through_the_queue_of_its_kind(filled: World, empty_redis: Server) -> None:
+    client = redis.Redis.from_url(empty_redis.url)
     schedule.add(filled.store, filled.tenant_id, wanted(), BY)
     long_due(filled)
     assert schedule.schedule_due(filled.store) == 1
-    app = make_app(Settings(redis_url=redis_server.url))
-    assert dispatch_once(filled.store, RedisBroker(redis_server.url), app) == 1
+    app = make_app(Settings(redis_url=empty_redis.url))
+    assert dispatch_once(filled.store, RedisBroker(empty_redis.url), app) == 1
     (message,) = [json.loads(raw) for raw in client.lrange(QUEUES["eval"], 0, -1)]  # type: ignore[union-attr]
     assert message["headers"]["task"] == TASKS["eval"]
     app.close()

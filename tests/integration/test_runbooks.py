@@ -91,13 +91,13 @@ class Desk:
 
 @pytest.fixture
 def desk(
-    world: World, database_url: str, app_url: str, maintenance_url: str, redis_server: Server, tmp_path: Path
+    world: World, database_url: str, app_url: str, maintenance_url: str, empty_redis: Server, tmp_path: Path
 ) -> Iterator[Desk]:
     state = tmp_path / "state"
     state.mkdir()
     variables = {
         "CITADEL_DATABASE_URL": database_url, "CITADEL_APP_DATABASE_URL": app_url,
-        "CITADEL_MAINTENANCE_DATABASE_URL": maintenance_url, "CITADEL_REDIS_URL": redis_server.url,
+        "CITADEL_MAINTENANCE_DATABASE_URL": maintenance_url, "CITADEL_REDIS_URL": empty_redis.url,
         "CITADEL_STATE": str(state), "CITADEL_BLOB_URL": (tmp_path / "blobs").as_uri(), "CITADEL_MODEL": "fake",
         "CITADEL_LEXICAL": "rank-bm25", "PATH": f"{programs_folder()}:{os.defpath}", "LC_ALL": "C",
         "BLOBS": str(tmp_path / "blobs"), "EVIDENCE": str(tmp_path / "audit.jsonl"), "OLD_PROFILE": "test",
@@ -151,7 +151,7 @@ def working(desk: Desk, tmp_path: Path) -> Iterator[None]:
         worker.wait()
 
 
-def test_stuck_queue(desk: Desk, redis_server: Server, tmp_path: Path) -> None:
+def test_stuck_queue(desk: Desk, empty_redis: Server, tmp_path: Path) -> None:
     submitted = desk.world.submit("waits", "It waits.")
     source(desk, tmp_path)
     desk.variables["JOB"] = str(submitted.job_id)
@@ -160,9 +160,8 @@ def test_stuck_queue(desk: Desk, redis_server: Server, tmp_path: Path) -> None:
     assert desk.said["citadel dispatch --once"] == "1 sent\n"
     assert fetch(desk.world, "SELECT kind FROM jobs WHERE state = 'cancelled'") == [("refresh",)]
     assert fetch(desk.world, "SELECT FROM sources WHERE paused_at IS NOT NULL") == []
-    with redis.Redis.from_url(redis_server.url) as broker:
+    with redis.Redis.from_url(empty_redis.url) as broker:
         assert broker.llen(QUEUES["index"]) == 1
-        broker.delete(QUEUES["index"])
 
 
 def test_poison_document(desk: Desk, tmp_path: Path) -> None:
