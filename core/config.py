@@ -42,7 +42,7 @@ class Settings:
     bm25_b: float = 0.75
     pool: int = 200  # candidates of each leg that are fused, at most 200
     late_weight: float = 0.5  # of late interaction against the fused score; 0: among equals alone
-    late_pool: int = 50  # candidates that late interaction looks at, at most 200
+    late_pool: int = 30  # candidates that late interaction looks at, at most 200
     reranker: str = ""  # a cross-encoder's name or folder; empty: none
     rerankers: str = ""  # the folder where trained rerankers lie, on each host; default: in the state folder
     late_box_s: float = 1.0  # an answer goes without late interaction that takes longer

@@ -3,6 +3,7 @@
 Offsets are counted in Unicode code points of a version's canonical text; spans are half-open.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -63,6 +64,11 @@ class AccessScope:
         for place in (label_set_id - base for label_set_id in self.label_set_ids):
             bits[place >> 3] |= 0x80 >> (place & 7)
         return bits.hex()
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 in hex of the ids in ascending order with commas between."""
+        return hashlib.sha256(",".join(map(str, sorted(self.label_set_ids))).encode()).hexdigest()
 
     @cached_property
     def base(self) -> int:

@@ -48,7 +48,7 @@ GRID: dict[Knob, tuple[tuple[Change, ...], ...]] = {  # of each knob, what is tu
          *({"fusion": Fusion("rrf", rrf_k=k)} for k in (10, 30, 60, 120))),
     ),
     "rerank": (tuple({"late_weight": weight} for weight in WEIGHTS[:-1]),),
-    "pools": (tuple({"late_pool": size} for size in (20, 50, 100, 200)),
+    "pools": (tuple({"late_pool": size} for size in (20, 30, 50, 100)),
               tuple({"pool": size} for size in (50, 100, 200))),
     "bm25": (tuple({"k1": k1} for k1 in (0.6, 0.9, 1.2, 1.5, 2.0)),
              tuple({"b": b} for b in (0.2, 0.4, 0.6, 0.75, 0.9))),

@@ -1,8 +1,9 @@
 """The default embedder: all-MiniLM-L6-v2 on OpenVINO."""
 
 import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,9 @@ from models.tokens import TokenCounter
 PAD_TO = 32
 # At one padded length the batch changes no bit, only the speed: on 2 cores 173 chunks/s at 8, 176 at 16, 145 at 64.
 BATCH = 16
+# A question comes alone, and each length up to LONG has a graph of that one shape: at 24 tokens it takes 0.65 of what a
+# graph for all shapes takes at 32, which would take longer still if its shape changed between two calls.
+PAD_QUESTION_TO, LONG = 8, 64
 SPECIAL = 1  # tokens at either end that are no words, [CLS] and [SEP]: they get no code
 
 Floats = npt.NDArray[np.float32]
@@ -45,7 +49,7 @@ def batches(lengths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
 
 
 class OpenVinoEncoder:
-    """One compiled model; the one infer request of its one stream is lent to one thread at a time."""
+    """The model compiled for all shapes, and for questions of each length; each computes for one thread at a time."""
 
     name = minilm.NAME
     max_tokens = minilm.MAX_TOKENS
@@ -53,20 +57,20 @@ class OpenVinoEncoder:
     def __init__(self, xml: Path, tokenizer: Path, threads: int | None, precision: str | None) -> None:
         from tokenizers import Tokenizer
 
-        core = load_openvino().Core()
-        self.precision = _precision(core, precision)
+        self._core, self._xml = load_openvino().Core(), xml
+        self.precision = _precision(self._core, precision)
         # Explicit, all: OpenVINO's own choice of each depends on the machine. Pinned, two processes of a thread each
         # compute on the same core: they took as long as one.
-        options: dict[str, Any] = {"NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": self.precision,
-                                   "ENABLE_CPU_PINNING": False}  # fmt: skip
+        self._options: dict[str, Any] = {"NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": self.precision,
+                                         "ENABLE_CPU_PINNING": False}  # fmt: skip
         if threads:
-            options["INFERENCE_NUM_THREADS"] = threads
-        model = core.compile_model(core.read_model(xml), "CPU", options)
-        self.dimensions = int(model.output(0).partial_shape[1].get_length())
-        self.token_bits = int(model.output(1).partial_shape[2].get_length())
-        # A request that two threads use at once fails ("Infer Request is busy": 140 of 160 calls from 8 threads).
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._requests.put(model.create_infer_request())
+            self._options["INFERENCE_NUM_THREADS"] = threads
+        graph = self._core.read_model(xml)
+        self.dimensions = int(graph.output(0).partial_shape[1].get_length())
+        self.token_bits = int(graph.output(1).partial_shape[2].get_length())
+        self._requests = self._compiled(graph)
+        self._of_questions: dict[int, queue.SimpleQueue[Any]] = {}  # by padded length, each made when it is needed
+        self._lock = threading.Lock()
         self._counter = TokenCounter(Tokenizer.from_file(str(tokenizer)))
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_padding()
@@ -77,8 +81,8 @@ class OpenVinoEncoder:
         return self._embed(texts, lambda rotated: None)[0]
 
     def embed_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """As documents: the model knows no prompts."""
-        return self.embed_documents(texts)
+        """As documents, up to rounding: the model knows no prompts."""
+        return self.embed_queries_with_tokens(texts)[0]
 
     def embed_documents_with_tokens(self, texts: Sequence[str]) -> tuple[Floats, list[bytes]]:
         """`embed_documents`, and each text's code: 48 bytes a token; of a text the first 254 tokens count."""
@@ -86,7 +90,12 @@ class OpenVinoEncoder:
 
     def embed_queries_with_tokens(self, texts: Sequence[str]) -> tuple[Floats, list[Floats]]:
         """`embed_queries`, and each text's rotated token vectors, float32 [tokens, 384]."""
-        return self._embed(texts, np.array)
+        vectors, of_tokens = np.empty((len(texts), self.dimensions), np.float32), list[Floats]()
+        for row, ids in enumerate(self._tokens(texts)):
+            with self._asked(ids) as (pooled, rotated):
+                vectors[row] = pooled[0]
+                of_tokens.append(np.array(rotated[0, SPECIAL : len(ids) - SPECIAL]))
+        return vectors, of_tokens
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """WordPiece tokens of each text."""
@@ -98,29 +107,56 @@ class OpenVinoEncoder:
 
     def _embed(self, texts: Sequence[str], read: Callable[[Floats], Read]) -> tuple[Floats, list[Read]]:
         """The texts' vectors, and what `read` makes of each one's token vectors, which it must not keep."""
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast([*texts])]
+        tokens = self._tokens(texts)
         vectors = np.empty((len(texts), self.dimensions), np.float32)
         of_tokens: dict[int, Read] = {}
         for padded, positions in batches([len(ids) for ids in tokens]):
-            with self._forward([tokens[position] for position in positions], padded) as (pooled, rotated):
+            some = [tokens[position] for position in positions]
+            with _forward(self._requests, some, padded) as (pooled, rotated):
                 vectors[positions] = pooled
                 for row, position in enumerate(positions):
                     of_tokens[position] = read(rotated[row, SPECIAL : len(tokens[position]) - SPECIAL])
         return vectors, [of_tokens[position] for position in range(len(texts))]
 
-    @contextmanager
-    def _forward(self, tokens: Sequence[Sequence[int]], padded: int) -> Iterator[tuple[Floats, Floats]]:
-        ids = np.zeros((len(tokens), padded), np.int64)
-        mask = np.zeros_like(ids)
-        for row, of_text in enumerate(tokens):
-            ids[row, : len(of_text)] = of_text
-            mask[row, : len(of_text)] = 1
-        request = self._requests.get()
-        try:
-            outputs = request.infer([ids, mask], share_outputs=True)
-            yield outputs[0], outputs[1]
-        finally:
-            self._requests.put(request)
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([*texts])]
+
+    def _asked(self, ids: Sequence[int]) -> AbstractContextManager[tuple[Floats, Floats]]:
+        """One question's pass."""
+        padded = -(-len(ids) // PAD_QUESTION_TO) * PAD_QUESTION_TO
+        if padded > LONG:
+            return _forward(self._requests, [ids], -(-len(ids) // PAD_TO) * PAD_TO)
+        with self._lock:
+            if padded not in self._of_questions:  # 0.15 s, and 150 MB for the first of them, 5 for each other
+                graph = self._core.read_model(self._xml)
+                graph.reshape({each: [1, padded] for each in graph.inputs})
+                self._of_questions[padded] = self._compiled(graph)
+        return _forward(self._of_questions[padded], [ids], padded)
+
+    def _compiled(self, graph: Any) -> "queue.SimpleQueue[Any]":
+        """Where the graph's one request is taken and put back: two threads that use it at once fail ("Infer Request is
+        busy": 140 of 160 calls from 8 threads)."""
+        requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        requests.put(self._core.compile_model(graph, "CPU", self._options).create_infer_request())
+        return requests
+
+
+@contextmanager
+def _forward(
+    requests: "queue.SimpleQueue[Any]", tokens: Sequence[Sequence[int]], padded: int
+) -> Iterator[tuple[Floats, Floats]]:
+    """[texts, dimensions] and [texts, padded, bits] of texts of these tokens, as long as the body runs."""
+    ids = np.zeros((len(tokens), padded), np.int64)
+    mask = np.zeros_like(ids)
+    for row, of_text in enumerate(tokens):
+        ids[row, : len(of_text)] = of_text
+        mask[row, : len(of_text)] = 1
+    request = requests.get()
+    try:
+        outputs = request.infer([ids, mask], share_outputs=True)
+        yield outputs[0], outputs[1]
+    finally:
+        requests.put(request)
 
 
 def _precision(core: Any, wanted: str | None) -> str:

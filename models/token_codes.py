@@ -52,14 +52,17 @@ def maxsim(question: npt.NDArray[np.floating[Any]], codes: Sequence[bytes]) -> n
 
     `question` [tokens, dimensions] is rotated and of unit length. The expected product of a rotated vector with the
     signs of another is sqrt(2·dimensions / pi) times their cosine, hence the scale. The question is rounded to a grid
-    (of 2^-19 at 384 dimensions), and sums are of integers: a text's score does not depend on its neighbours in `codes`,
-    nor on the order of a sum. Codes and question hold at least one token each.
+    on which its sums fit 16 bits (of 2^-10 or finer at 384 dimensions, which moves a cosine by some 0.0004 where the
+    signs move it by 0.04), and sums are of integers: a text's score does not depend on its neighbours in `codes`, nor on
+    the order of a sum. Codes and question hold at least one token each.
     """
-    from models.maxsim import best_products  # numba takes a second, which other users of codes need not
+    from models.maxsim import LARGEST, best_products  # numba takes a second, which other users of codes need not
 
     dimensions = question.shape[1]
-    grid = 2.0 ** np.floor(24 - np.log2(np.sqrt(dimensions)))
-    rounded = np.rint(question.astype(np.float64) * grid).astype(np.int32)
+    whole = question.astype(np.float64)
+    longest = max(np.abs(whole).sum(axis=1).max(), np.finfo(np.float64).tiny)
+    grid = 2.0 ** np.floor(np.log2((LARGEST - dimensions / 2) / longest))  # half a step of rounding a component
+    rounded = np.rint(whole * grid).astype(np.int16)
     ends = np.cumsum([len(code) for code in codes])
     best = best_products(rounded, np.frombuffer(b"".join(codes), np.uint8), ends)
     return np.asarray(best.mean(axis=1) * (np.sqrt(np.pi / (2 * dimensions)) / grid))

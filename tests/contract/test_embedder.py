@@ -98,7 +98,10 @@ def test_one_pass_gives_the_same_vectors_with_their_tokens(embedder: Embedder) -
     assert [len(code) * 8 / embedder.token_bits for code in codes] == words
     assert [of_text.shape for of_text in tokens] == [(count, embedder.token_bits) for count in words]
     for code, of_text in zip(codes, tokens, strict=True):
-        assert code == encode(of_text)  # the question's side and the passage's are under one rotation
+        # The question's side and the passage's are under one rotation. Another padding moves a sign in 400 in bf16;
+        # another rotation would move every second.
+        bits = np.unpackbits(np.frombuffer(code, np.uint8)) != np.unpackbits(np.frombuffer(encode(of_text), np.uint8))
+        assert bits.sum() <= 0.01 * len(bits)
         np.testing.assert_allclose(np.linalg.norm(of_text, axis=1), 1, atol=0.01)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from models.maxsim import best_products
 from models.token_codes import decode, encode, maxsim, rotation
 
 DIMENSIONS = (8, 24, 128, 384, 768)
@@ -99,8 +100,20 @@ def texts(count: int, dimensions: int, seed: int) -> list[bytes]:
 @pytest.mark.parametrize("dimensions", [24, 128, 384])
 def test_it_is_the_mean_of_maxima(dimensions: int) -> None:
     question, codes = unit(7, dimensions, 2), texts(20, dimensions, 3)
-    expected = [double_loop(question, decode(code, dimensions)) for code in codes]
-    np.testing.assert_allclose(maxsim(question, codes), expected, atol=1e-4)
+    grids = [2**n for n in range(20) if np.abs(np.round(question * 2**n)).sum(axis=1).max() < 2**15 - dimensions / 2]
+    rounded = np.round(question * grids[-1]) / grids[-1]
+    on_grid = [double_loop(rounded, decode(code, dimensions)) for code in codes]
+    np.testing.assert_allclose(maxsim(question, codes), on_grid, atol=1e-9)
+    exact = [double_loop(question, decode(code, dimensions)) for code in codes]
+    deviation = (
+        math.sqrt(math.pi / (2 * dimensions)) * math.sqrt(dimensions / 12) / grids[-1]
+    )  # of rounding, a product's
+    np.testing.assert_allclose(maxsim(question, codes), exact, atol=4 * deviation)
+
+
+def test_sums_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="32767"):
+        best_products(np.full((1, 8), 4096, np.int16), np.zeros(1, np.uint8), np.ones(1, np.int64))
 
 
 def scores_of(question: npt.NDArray[np.float32], codes: Sequence[bytes]) -> list[bytes]:
@@ -145,6 +158,7 @@ COLD = """
 import numpy as np
 from models import maxsim
 from models.reranker import LateInteraction, Proposed, Question
+from models.maxsim import best_products
 from models.token_codes import encode
 late = LateInteraction()
 print(len(maxsim._scan.signatures))
