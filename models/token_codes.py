@@ -53,7 +53,7 @@ def maxsim(question: npt.NDArray[np.floating[Any]], codes: Sequence[bytes]) -> n
     `question` [tokens, dimensions] is rotated and of unit length. The expected product of a rotated vector with the
     signs of another is sqrt(2·dimensions / pi) times their cosine, hence the scale. The question is rounded to a grid
     on which its sums fit 16 bits (of 2^-10 or finer at 384 dimensions, which moves a cosine by some 0.0004 where the
-    signs move it by 0.04), and sums are of integers: a text's score does not depend on its neighbours in `codes`, nor on
+    signs move it by 0.04), and sums are of integers: a text's score depends neither on its neighbours in `codes` nor on
     the order of a sum. Codes and question hold at least one token each.
     """
     from models.maxsim import LARGEST, best_products  # numba takes a second, which other users of codes need not
