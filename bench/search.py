@@ -46,7 +46,7 @@ from store import access, keys
 from store.migrate import role_url
 from store.pool import writing
 
-DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "256MB"}
+DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "1GB"}  # as docker-compose.yml has it
 CHARS, STRIDE = 800, 300
 LABEL_SETS = 1000
 ASIDE = 0.3  # length of what is added to a unit vector
