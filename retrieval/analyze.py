@@ -1,7 +1,8 @@
 """Text to index terms: stems of lower-cased words; identifiers such as `ERR-4012` or `10-K` count whole and in parts.
 
-A text is stemmed as the language that its function words tell, and as English when they tell none. So is a question;
-one that tells none is stemmed as each of the languages, for it may be about texts of any. Measured in decision 0015.
+A text is stemmed as the language that its function words tell; where they tell none, as a table or a list of parts, as
+its document's, and else as English. A question that tells none is stemmed as each of the languages, for it may be about
+texts of any. Measured in decision 0015.
 """
 
 import re
@@ -32,6 +33,7 @@ FUNCTION_WORDS = {
     "russian": "и в не на что с по как это для из от к за о у же бы или при",
 }
 LANGUAGES = tuple(FUNCTION_WORDS)
+BY_CODE = dict(zip(("en", "de", "fr", "es", "it", "pt", "nl", "sv", "ru"), LANGUAGES, strict=True))  # ISO 639
 
 _WORD = re.compile(r"[^\W_]+(?:[-./_'’][^\W_]+)*")
 _PART = re.compile(r"[^\W_]+")
@@ -47,10 +49,11 @@ def terms(text: str) -> list[str]:
     return found
 
 
-def index_terms(prefix: str, text: str) -> list[str]:
-    """What a chunk is found by; a word of its prefix, the title and headings, counts PREFIX_WEIGHT times."""
+def index_terms(prefix: str, text: str, language: str | None = None) -> list[str]:
+    """What a chunk of a document in `language` (ISO 639) is found by; a word of its prefix, the title and headings,
+    counts PREFIX_WEIGHT times."""
     words, names = terms(text), terms(prefix)
-    language = language_of(words) or DEFAULT
+    language = language_of(words) or BY_CODE.get(language or "", DEFAULT)
     return stems(words, language) + stems(names, language) * PREFIX_WEIGHT
 
 
@@ -82,7 +85,7 @@ def stems(words: Sequence[str], language: str) -> list[str]:
 
 def analysis() -> str:
     """Names this analysis: an index made by another cannot be asked by this one."""
-    return f"1/{PREFIX_WEIGHT}/{Stemmer.version()}"
+    return f"2/{PREFIX_WEIGHT}/{Stemmer.version()}"
 
 
 def _stemmer(language: str) -> "Stemmer.Stemmer":

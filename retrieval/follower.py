@@ -18,12 +18,11 @@ from uuid import UUID
 import numpy as np
 
 from core.errors import CitadelError, ReplicaUnavailable
-from retrieval.analyze import index_terms
 from retrieval.matrix import matrix_of, rows_of, stacked
 from retrieval.replica import Part, Replica, Stored, folder_of, is_replica, publish, read, stamp, stamps, sweep
-from retrieval.segment import Entry, Pairs, build, hasher, in_joined, joined, pairs, without
+from retrieval.segment import Pairs, build, entries_of, hasher, in_joined, joined, pairs, without
 from store import following
-from store.following import Changes, ChunkText, Now, Tenant
+from store.following import Changes, Now, Tenant
 from store.pool import Conn, Store
 
 log = logging.getLogger("citadel.follower")
@@ -90,7 +89,7 @@ class Follower:
 
     def _anew(self, conn: Conn, tenant: Tenant) -> Replica:
         at = following.position(conn, tenant.id)
-        segment = build(_entries(following.all_texts(conn, tenant.profile_id, tenant.id)), hasher(tenant.hash_key))
+        segment = build(entries_of(following.all_texts(conn, tenant.profile_id, tenant.id)), hasher(tenant.hash_key))
         if not len(segment):
             return Replica(at, ())
         matrix = matrix_of(following.all_vectors(conn, tenant, segment.chunk_ids)) if self._vectors else None
@@ -110,7 +109,7 @@ class Follower:
         return Replica(following.position(conn, tenant.id), tuple(parts))
 
     def _part_of(self, conn: Conn, tenant: Tenant, new: dict[UUID, Now]) -> Part:
-        entries = _entries(following.texts(conn, tenant.profile_id, list(new)))
+        entries = entries_of(following.texts(conn, tenant.profile_id, list(new)))
         segment = build(entries, hasher(tenant.hash_key))
         label_sets = {document_id: now.label_set_id for document_id, now in new.items()}
         placed = _in_order(segment.documents, label_sets)
@@ -202,11 +201,6 @@ def _not_in(parts: Iterable[Part], changes: Changes) -> dict[UUID, Now]:
             if place >= 0 and part.labels[place] >= 0:
                 there.pop(document_id, None)
     return there
-
-
-def _entries(texts: Iterable[ChunkText]) -> Iterator[Entry]:
-    for chunk_id, document_id, version, prefix, text in texts:
-        yield Entry(chunk_id, document_id, version, index_terms(prefix, text))
 
 
 def _in_order(documents: Pairs, label_sets: dict[UUID, int]) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":

@@ -174,8 +174,8 @@ class RankBm25Index:
 
     def _terms_of(self, conn: Conn, ids: NDArray[np.int64]) -> list[list[str]]:
         missing = [int(i) for i in ids if int(i) not in self._terms]
-        for chunk_id, prefix, text in chunks.indexed_texts(conn, missing):
-            self._terms[chunk_id] = index_terms(prefix, text)
+        for chunk_id, prefix, text, language in chunks.indexed_texts(conn, missing):
+            self._terms[chunk_id] = index_terms(prefix, text, language)
         found = [self._terms.get(int(i), []) for i in ids]
         _trim(self._terms, CACHED_CHUNKS)
         return found

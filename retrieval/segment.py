@@ -11,6 +11,9 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.analyze import index_terms
+from store.following import ChunkText
+
 Hash = Callable[[str], int]
 Pairs = NDArray[np.uint64]  # [2, n]: the two halves of document ids
 
@@ -26,6 +29,12 @@ class Entry:
     document_id: UUID
     version: int
     terms: Sequence[str]
+
+
+def entries_of(texts: Iterable[ChunkText]) -> Iterator[Entry]:
+    """The chunks with what they are found by."""
+    for chunk_id, document_id, version, prefix, text, language in texts:
+        yield Entry(chunk_id, document_id, version, index_terms(prefix, text, language))
 
 
 @dataclass(frozen=True, slots=True)

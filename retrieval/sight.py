@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.records import Candidate
-from retrieval.analyze import index_terms, query_terms
+from retrieval.analyze import query_terms
 from retrieval.bm25 import Field, Seen, best, field_of, seen
 from retrieval.lexical import Bm25
 from retrieval.matrix import Matrix, Place, Threads, nearest
-from retrieval.segment import Entry, build, hasher
+from retrieval.segment import build, entries_of, hasher
 from store.following import ChunkText
 
 
@@ -63,9 +63,6 @@ class ReplicaSight:
             return self.whole
         parts = [part for part, _ in self.parts]
         if self.fresh.texts:
-            entries = (
-                Entry(i, d, version, index_terms(prefix, text)) for i, d, version, prefix, text in self.fresh.texts
-            )
-            segment = build(entries, hasher(self.hash_key))
+            segment = build(entries_of(self.fresh.texts), hasher(self.hash_key))
             parts.append(seen(segment, np.ones(segment.documents.shape[1], bool)))
         return field_of(parts, self.bm25)

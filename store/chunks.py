@@ -75,7 +75,10 @@ OF_DOCUMENTS = """
 """
 MATCHING = "AND document_id IN (SELECT id FROM documents d WHERE {})"
 DATES = "SELECT c.id, {} FROM chunks c JOIN documents d ON d.id = c.document_id WHERE c.id = ANY(%s)"
-INDEXED_TEXTS = "SELECT id, embed_prefix, text FROM chunks WHERE id = ANY(%s)"
+INDEXED_TEXTS = """
+    SELECT c.id, c.embed_prefix, c.text, v.language
+    FROM chunks c LEFT JOIN versions v ON v.document_id = c.document_id AND v.version = c.version WHERE c.id = ANY(%s)
+"""
 ROWS = """
     SELECT c.id AS chunk_id, c.document_id, d.external_id, s.name AS source, c.version, d.title, d.uri, c.ordinal,
            c.start_offset AS start, c.end_offset AS "end", c.page_start, c.page_end, c.heading_path, c.tokens,
@@ -206,9 +209,9 @@ def visible_ids(conn: Conn, scan: Scan) -> NDArray[np.int64]:
     return np.array([row[0] for row in conn.execute(statement, scan.values())], dtype=np.int64)
 
 
-def indexed_texts(conn: Conn, chunk_ids: Sequence[int]) -> list[tuple[int, str, str]]:
-    """(id, embed_prefix, text) of those chunks that this transaction's scope shows."""
-    return [(i, prefix, text) for i, prefix, text in conn.execute(INDEXED_TEXTS, (list(chunk_ids),)).fetchall()]
+def indexed_texts(conn: Conn, chunk_ids: Sequence[int]) -> list[tuple[int, str, str, str | None]]:
+    """(id, embed_prefix, text, language) of those chunks that this transaction's scope shows."""
+    return [(i, p, text, language) for i, p, text, language in conn.execute(INDEXED_TEXTS, (list(chunk_ids),))]
 
 
 def dates(conn: Conn, chunk_ids: Sequence[int], field: str) -> dict[int, str | None]:

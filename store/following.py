@@ -69,13 +69,15 @@ VISIBLE_SINCE = """
       AND NOT pg_visible_in_snapshot(c.xid, %(snapshot)s::pg_snapshot)
 """
 TEXTS = """
-    SELECT c.id, c.document_id, c.version, c.embed_prefix, c.text
+    SELECT c.id, c.document_id, c.version, c.embed_prefix, c.text, v.language
     FROM chunks c JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
+    LEFT JOIN versions v ON v.document_id = c.document_id AND v.version = c.version
     WHERE c.profile_id = %s AND c.document_id = ANY(%s) ORDER BY c.id LIMIT %s
 """
 ALL_TEXTS = """
-    SELECT c.id, c.document_id, c.version, c.embed_prefix, c.text
+    SELECT c.id, c.document_id, c.version, c.embed_prefix, c.text, v.language
     FROM chunks c JOIN documents d ON d.id = c.document_id AND d.current_version = c.version
+    LEFT JOIN versions v ON v.document_id = c.document_id AND v.version = c.version
     WHERE c.profile_id = %s AND c.tenant_id = %s ORDER BY c.id
 """
 # By chunk: the table has those of current versions alone.
@@ -90,7 +92,7 @@ MATCHING = """
 FETCHED = 2000  # chunks at a time
 
 Halves = NDArray[np.float16]
-ChunkText = tuple[int, UUID, int, str, str]  # id, document, version, embed_prefix, text
+ChunkText = tuple[int, UUID, int, str, str, str | None]  # id, document, version, embed_prefix, text, its language
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,16 @@ def test_forms_of_a_word_meet(engine: LexicalIndex, world: World) -> None:
     assert names(world, found(engine, world, "Erstattung")) == ["de"]  # it tells no language
 
 
+def test_a_text_that_tells_no_language_is_in_its_documents(engine: LexicalIndex, world: World) -> None:
+    for name, language in (("de", "de"), ("none", None), ("other", "da")):
+        world.add(name, "Erstattungen 2024: 17")
+        with writing(world.store) as conn:
+            conn.execute("UPDATE versions SET language = %s WHERE document_id = (SELECT id FROM documents "
+                         "WHERE external_id = %s)", (language, name))  # fmt: skip
+    assert names(world, found(engine, world, "Wie werden die Erstattung und der Betrag belegt?")) == ["de"]
+    assert sorted(names(world, found(engine, world, "Erstattungen"))) == ["de", "none", "other"]
+
+
 def test_a_title_weighs_more_than_the_text(engine: LexicalIndex, world: World) -> None:
     world.add("text", "lamp and chair and table", title="Some other name")
     world.add("title", "some other name and table", title="Lamp and chair")

@@ -1,10 +1,12 @@
 """Text to terms, worked by hand."""
 
 import pytest
+import Stemmer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.analyze import (
+    BY_CODE,
     FUNCTION_WORDS,
     LANGUAGES,
     MAX_QUERY_WORDS,
@@ -104,6 +106,22 @@ def test_a_prefix_counts_more_and_is_stemmed_as_its_text() -> None:
     assert found.count("travel") == PREFIX_WEIGHT + 1
     german = index_terms("Reisekosten", "Die Kosten werden nicht erstattet und sind zu belegen")
     assert "reisekost" in german and "reisekosten" not in german
+
+
+def test_a_text_that_tells_no_language_is_stemmed_as_its_document() -> None:
+    assert index_terms("", "Erstattungen 2024", "de") == ["erstatt", "2024"]
+    assert (
+        index_terms("", "Erstattungen 2024") == index_terms("", "Erstattungen 2024", "da") == ["erstattungen", "2024"]
+    )
+    assert "flight" in index_terms("", "The flights of the staff are booked", "de")  # its own words tell
+
+
+def test_the_codes_of_languages_are_the_stemmers() -> None:
+    """Snowball knows its languages by either name."""
+    words = [word for words in FUNCTION_WORDS.values() for word in words.split()]
+    assert set(BY_CODE.values()) == set(LANGUAGES)
+    for code, language in BY_CODE.items():
+        assert Stemmer.Stemmer(code).stemWords(words) == Stemmer.Stemmer(language).stemWords(words)
 
 
 def test_a_question_that_tells_no_language_is_asked_in_each() -> None:
