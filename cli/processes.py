@@ -54,7 +54,7 @@ def serve(settings: Settings, host: str | None, port: int | None) -> None:
 
     from api.app import create_app
 
-    # A question's pass takes 2.3 ms on two threads and 3.1 on one, but 5.2 and 3.5 ms of the processors' time.
+    # A second thread for a question's pass takes a core from the rest of a search, and gains nothing: decision 0026.
     own = replace(settings, model_threads=settings.model_threads or 1)
     app = create_app(partial(_settled_service, own), settings.max_body_bytes)
     uvicorn.run(app, host=host or settings.host, port=port or settings.port, access_log=False, log_level="info")

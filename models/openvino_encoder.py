@@ -2,10 +2,9 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,10 +21,8 @@ PAD_TO = 32
 # At one padded length the batch changes no bit, only the speed: on 2 cores 173 chunks/s at 8, 176 at 16, 145 at 64.
 BATCH = 16
 # A question comes alone, and each length up to LONG has a graph of that one shape: at 24 tokens it takes 0.65 of what a
-# graph for all shapes takes at 32, which would take longer still if its shape changed between two calls. On one thread:
-# beside the rest of a search a second one gained nothing (0.998 of the time) and took the other core.
+# graph for all shapes takes at 32, which would take longer still if its shape changed between two calls.
 PAD_QUESTION_TO, LONG = 8, 64
-ALONE = {"INFERENCE_NUM_THREADS": 1}
 SPECIAL = 1  # tokens at either end that are no words, [CLS] and [SEP]: they get no code
 
 Floats = npt.NDArray[np.float32]
@@ -133,14 +130,14 @@ class OpenVinoEncoder:
             if padded not in self._of_questions:  # 0.15 s, and 150 MB for the first of them, 5 for each other
                 graph = self._core.read_model(self._xml)
                 graph.reshape({each: [1, padded] for each in graph.inputs})
-                self._of_questions[padded] = self._compiled(graph, ALONE)
+                self._of_questions[padded] = self._compiled(graph)
         return _forward(self._of_questions[padded], [ids], padded)
 
-    def _compiled(self, graph: Any, options: Mapping[str, Any] = MappingProxyType({})) -> "queue.SimpleQueue[Any]":
+    def _compiled(self, graph: Any) -> "queue.SimpleQueue[Any]":
         """Where the graph's one request is taken and put back: two threads that use it at once fail ("Infer Request is
         busy": 140 of 160 calls from 8 threads)."""
         requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        requests.put(self._core.compile_model(graph, "CPU", {**self._options, **options}).create_infer_request())
+        requests.put(self._core.compile_model(graph, "CPU", self._options).create_infer_request())
         return requests
 
 
