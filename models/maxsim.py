@@ -15,8 +15,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from models.token_codes import LARGEST
+
 LANES = 32  # of the question's tokens at once
-LARGEST = 2**15 - 1  # that a sum may come to
 SUMS = 16  # of four components under every choice of signs
 _ROW = ir.VectorType(ir.IntType(16), LANES)
 _ROW_BYTES = 2 * LANES

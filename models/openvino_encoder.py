@@ -22,7 +22,7 @@ PAD_TO = 32
 BATCH = 16
 # A question comes alone, and each length up to LONG has a graph of that one shape: at 24 tokens it takes 0.65 of what a
 # graph for all shapes takes at 32, which would take longer still if its shape changed between two calls.
-PAD_QUESTION_TO, LONG = 8, 64
+PAD_QUESTION_TO, LONG, ANY = 8, 64, 0
 SPECIAL = 1  # tokens at either end that are no words, [CLS] and [SEP]: they get no code
 
 Floats = npt.NDArray[np.float32]
@@ -68,8 +68,7 @@ class OpenVinoEncoder:
         graph = self._core.read_model(xml)
         self.dimensions = int(graph.output(0).partial_shape[1].get_length())
         self.token_bits = int(graph.output(1).partial_shape[2].get_length())
-        self._requests = self._compiled(graph)
-        self._of_questions: dict[int, queue.SimpleQueue[Any]] = {}  # by padded length, each made when it is needed
+        self._compiled: dict[int, queue.SimpleQueue[Any]] = {}  # by length, each made when it is needed
         self._lock = threading.Lock()
         self._counter = TokenCounter(Tokenizer.from_file(str(tokenizer)))
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
@@ -112,7 +111,7 @@ class OpenVinoEncoder:
         of_tokens: dict[int, Read] = {}
         for padded, positions in batches([len(ids) for ids in tokens]):
             some = [tokens[position] for position in positions]
-            with _forward(self._requests, some, padded) as (pooled, rotated):
+            with _forward(self._requests(ANY), some, padded) as (pooled, rotated):
                 vectors[positions] = pooled
                 for row, position in enumerate(positions):
                     of_tokens[position] = read(rotated[row, SPECIAL : len(tokens[position]) - SPECIAL])
@@ -125,20 +124,21 @@ class OpenVinoEncoder:
         """One question's pass."""
         padded = -(-len(ids) // PAD_QUESTION_TO) * PAD_QUESTION_TO
         if padded > LONG:
-            return _forward(self._requests, [ids], -(-len(ids) // PAD_TO) * PAD_TO)
-        with self._lock:
-            if padded not in self._of_questions:  # 0.15 s, and 150 MB for the first of them, 5 for each other
-                graph = self._core.read_model(self._xml)
-                graph.reshape({each: [1, padded] for each in graph.inputs})
-                self._of_questions[padded] = self._compiled(graph)
-        return _forward(self._of_questions[padded], [ids], padded)
+            return _forward(self._requests(ANY), [ids], -(-len(ids) // PAD_TO) * PAD_TO)
+        return _forward(self._requests(padded), [ids], padded)
 
-    def _compiled(self, graph: Any) -> "queue.SimpleQueue[Any]":
-        """Where the graph's one request is taken and put back: two threads that use it at once fail ("Infer Request is
-        busy": 140 of 160 calls from 8 threads)."""
-        requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        requests.put(self._core.compile_model(graph, "CPU", self._options).create_infer_request())
-        return requests
+    def _requests(self, length: int) -> "queue.SimpleQueue[Any]":
+        """Where the one request of the graph for single texts of this length, or for ANY, is taken and put back: two
+        threads that use it at once fail ("Infer Request is busy": 140 of 160 calls from 8 threads)."""
+        with self._lock:
+            if length not in self._compiled:  # 0.15 s, and 150 MB for the first of them, 5 for each other
+                graph = self._core.read_model(self._xml)
+                if length != ANY:
+                    graph.reshape({each: [1, length] for each in graph.inputs})
+                requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+                requests.put(self._core.compile_model(graph, "CPU", self._options).create_infer_request())
+                self._compiled[length] = requests
+        return self._compiled[length]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import Misconfigured
-from models.token_codes import maxsim
+from models.token_codes import FEW, maxsim
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ class LateInteraction:
     reads: Literal["text", "code"] = "code"
 
     def __init__(self, ready: bool = True) -> None:
-        """Without `ready` the loops are compiled when a passage is scored, which may be never."""
+        """Without `ready` the loops are compiled when more than a few passages are scored, which may be never."""
+        self._plain = 0 if ready else FEW
         if ready:
             from models.maxsim import compile_maxsim  # numba takes a second, which is not the first question's
 
@@ -56,7 +57,7 @@ class LateInteraction:
         tokens = question.tokens() if codes else np.empty((0, 0))
         if not len(tokens):
             return [None] * len(passages)
-        scores = iter(maxsim(tokens, codes).tolist())
+        scores = iter(maxsim(tokens, codes, self._plain).tolist())
         return [next(scores) if passage.code else None for passage in passages]
 
 

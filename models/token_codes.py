@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
+LARGEST = 2**15 - 1  # that a sum over a token's components may come to
+FEW = 16  # codes that NumPy scores in 1 ms, where compiled loops would have to be compiled first, for 0.7 s
+
 _SEED = b"citadel token rotation 1"
 _SIGNS = np.array([[1 if byte & (128 >> bit) else -1 for bit in range(8)] for byte in range(256)], np.float32)
 
@@ -47,25 +50,40 @@ def decode(codes: bytes, dimensions: int) -> Floats:
     return np.asarray(signs.reshape(-1, dimensions), np.float32)
 
 
-def maxsim(question: npt.NDArray[np.floating[Any]], codes: Sequence[bytes]) -> npt.NDArray[np.float64]:
+def maxsim(question: npt.NDArray[np.floating[Any]], codes: Sequence[bytes], plain: int = 0) -> npt.NDArray[np.float64]:
     """For each code the mean over the question's tokens of the best estimated cosine to one of the text's tokens.
 
     `question` [tokens, dimensions] is rotated and of unit length. The expected product of a rotated vector with the
     signs of another is sqrt(2·dimensions / pi) times their cosine, hence the scale. The question is rounded to a grid
     on which its sums fit 16 bits (of 2^-10 or finer at 384 dimensions, which moves a cosine by some 0.0004 where the
     signs move it by 0.04), and sums are of integers: a text's score depends neither on its neighbours in `codes` nor on
-    the order of a sum. Codes and question hold at least one token each.
+    the order of a sum. Codes and question hold at least one token each. Up to `plain` codes are scored by NumPy, the
+    same to the bit. Raises ValueError for a code of another width.
     """
-    from models.maxsim import LARGEST, best_products  # numba takes a second, which other users of codes need not
-
     dimensions = question.shape[1]
+    if any(len(code) % (dimensions // 8) for code in codes):
+        raise ValueError(f"codes of {dimensions // 8} bytes a token were expected")
     whole = question.astype(np.float64)
     longest = max(np.abs(whole).sum(axis=1).max(), np.finfo(np.float64).tiny)
     grid = 2.0 ** np.floor(np.log2((LARGEST - dimensions / 2) / longest))  # half a step of rounding a component
     rounded = np.rint(whole * grid).astype(np.int16)
-    ends = np.cumsum([len(code) for code in codes])
-    best = best_products(rounded, np.frombuffer(b"".join(codes), np.uint8), ends)
+    best = (_by_numpy if len(codes) <= plain else _by_loops)(rounded, codes)
     return np.asarray(best.mean(axis=1) * (np.sqrt(np.pi / (2 * dimensions)) / grid))
+
+
+def _by_loops(question: npt.NDArray[np.int16], codes: Sequence[bytes]) -> npt.NDArray[np.int16]:
+    """[texts, question's tokens]: of each text the largest product with one of its tokens' signs."""
+    from models.maxsim import best_products  # numba takes a second, which other users of codes need not
+
+    ends = np.cumsum([len(code) for code in codes])
+    return best_products(question, np.frombuffer(b"".join(codes), np.uint8), ends)
+
+
+def _by_numpy(question: npt.NDArray[np.int16], codes: Sequence[bytes]) -> npt.NDArray[np.int16]:
+    """The same: float32 holds sums of 16 bits exactly."""
+    tokens = np.cumsum([0, *(len(code) * 8 // question.shape[1] for code in codes)])
+    products = decode(b"".join(codes), question.shape[1]) @ question.T.astype(np.float32)
+    return np.maximum.reduceat(products, tokens[:-1], axis=0).astype(np.int16)
 
 
 def _hadamard(size: int) -> npt.NDArray[np.int64]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from models.maxsim import best_products
-from models.token_codes import decode, encode, maxsim, rotation
+from models.token_codes import FEW, decode, encode, maxsim, rotation
 
 DIMENSIONS = (8, 24, 128, 384, 768)
 
@@ -121,6 +121,12 @@ def scores_of(question: npt.NDArray[np.float32], codes: Sequence[bytes]) -> list
     return [score.tobytes() for score in maxsim(question, codes)]
 
 
+@pytest.mark.parametrize("dimensions", [24, 384])
+def test_numpy_scores_as_the_loops_do(dimensions: int) -> None:
+    question, codes = unit(40, dimensions, 8), texts(FEW, dimensions, 9)
+    assert maxsim(question, codes, FEW).tobytes() == maxsim(question, codes).tobytes()
+
+
 @pytest.mark.parametrize("tokens", [1, 3, 14, 64])
 def test_neighbours_do_not_move_a_score(tokens: int) -> None:
     question, codes = unit(tokens, 384, 4), texts(60, 384, 5)
@@ -131,8 +137,9 @@ def test_neighbours_do_not_move_a_score(tokens: int) -> None:
 
 
 def test_a_code_of_another_width_is_refused() -> None:
-    with pytest.raises(ValueError, match="48 bytes"):
-        maxsim(unit(3, 384, 4), [b"\x00" * 48, b"\x00" * 47])
+    for plain in (0, FEW):
+        with pytest.raises(ValueError, match="48 bytes"):
+            maxsim(unit(3, 384, 4), [b"\x00" * 48, b"\x00" * 47], plain)
 
 
 def test_it_estimates_the_cosine() -> None:
