@@ -57,7 +57,7 @@ class OpenVinoEncoder:
     def __init__(self, xml: Path, tokenizer: Path, threads: int | None, precision: str | None) -> None:
         from tokenizers import Tokenizer
 
-        self._core, self._xml = load_openvino().Core(), xml
+        self._core = load_openvino().Core()
         self.precision = _precision(self._core, precision)
         # Explicit, all: OpenVINO's own choice of each depends on the machine. Pinned, two processes of a thread each
         # compute on the same core: they took as long as one.
@@ -65,9 +65,9 @@ class OpenVinoEncoder:
                                          "ENABLE_CPU_PINNING": False}  # fmt: skip
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
-        graph = self._core.read_model(xml)
-        self.dimensions = int(graph.output(0).partial_shape[1].get_length())
-        self.token_bits = int(graph.output(1).partial_shape[2].get_length())
+        self._graph = self._core.read_model(xml)
+        self.dimensions = int(self._graph.output(0).partial_shape[1].get_length())
+        self.token_bits = int(self._graph.output(1).partial_shape[2].get_length())
         self._compiled: dict[int, queue.SimpleQueue[Any]] = {}  # by length, each made when it is needed
         self._lock = threading.Lock()
         self._counter = TokenCounter(Tokenizer.from_file(str(tokenizer)))
@@ -132,7 +132,7 @@ class OpenVinoEncoder:
         threads that use it at once fail ("Infer Request is busy": 140 of 160 calls from 8 threads)."""
         with self._lock:
             if length not in self._compiled:  # 0.15 s, and 150 MB for the first of them, 5 for each other
-                graph = self._core.read_model(self._xml)
+                graph = self._graph.clone()
                 if length != ANY:
                     graph.reshape({each: [1, length] for each in graph.inputs})
                 requests: queue.SimpleQueue[Any] = queue.SimpleQueue()

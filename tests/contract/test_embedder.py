@@ -1,6 +1,7 @@
 """What every embedder holds to: the fake, the default on OpenVINO, and sentence-transformers on torch."""
 
 import random
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -191,3 +192,13 @@ def test_a_precision_that_the_profile_does_not_name_is_refused(cache: Path, mode
 def test_a_folder_without_a_model_says_what_to_set(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="CITADEL_MODEL"):
         open_embedder(str(tmp_path), tmp_path)
+
+
+def test_a_model_that_was_opened_needs_its_files_no_more(cache: Path, tmp_path: Path) -> None:
+    """Graphs are compiled when they are first needed, which may be after somebody cleared the cache."""
+    open_embedder("all-MiniLM-L6-v2", cache, None, "f32")  # converted once
+    own = Path(shutil.copytree(cache, tmp_path / "models"))
+    embedder = open_embedder("all-MiniLM-L6-v2", own, None, "f32")
+    shutil.rmtree(own)
+    texts = ["how many days of leave", "how many days of parental leave " * 20]
+    assert cosines(embedder.embed_queries(texts), embedder.embed_documents(texts)).min() >= 0.9999
