@@ -42,7 +42,7 @@ def batches(lengths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
     """(padded length, positions of the texts) for texts of these token counts; at most BATCH texts of one length."""
     by_length: dict[int, list[int]] = {}
     for position, length in enumerate(lengths):
-        by_length.setdefault(-(-length // PAD_TO) * PAD_TO, []).append(position)
+        by_length.setdefault(_up_to(length, PAD_TO), []).append(position)
     for padded, positions in sorted(by_length.items()):
         for start in range(0, len(positions), BATCH):
             yield padded, positions[start : start + BATCH]
@@ -122,9 +122,9 @@ class OpenVinoEncoder:
 
     def _asked(self, ids: Sequence[int]) -> AbstractContextManager[tuple[Floats, Floats]]:
         """One question's pass."""
-        padded = -(-len(ids) // PAD_QUESTION_TO) * PAD_QUESTION_TO
-        if padded > LONG:
-            return _forward(self._requests(ANY), [ids], -(-len(ids) // PAD_TO) * PAD_TO)
+        if len(ids) > LONG:
+            return _forward(self._requests(ANY), [ids], _up_to(len(ids), PAD_TO))
+        padded = _up_to(len(ids), PAD_QUESTION_TO)
         return _forward(self._requests(padded), [ids], padded)
 
     def _requests(self, length: int) -> "queue.SimpleQueue[Any]":
@@ -157,6 +157,11 @@ def _forward(
         yield outputs[0], outputs[1]
     finally:
         requests.put(request)
+
+
+def _up_to(length: int, step: int) -> int:
+    """The length, padded to a multiple of `step`."""
+    return -(-length // step) * step
 
 
 def _precision(core: Any, wanted: str | None) -> str:

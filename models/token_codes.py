@@ -61,8 +61,6 @@ def maxsim(question: npt.NDArray[np.floating[Any]], codes: Sequence[bytes], plai
     same to the bit. Raises ValueError for a code of another width.
     """
     dimensions = question.shape[1]
-    if any(len(code) % (dimensions // 8) for code in codes):
-        raise ValueError(f"codes of {dimensions // 8} bytes a token were expected")
     whole = question.astype(np.float64)
     longest = max(np.abs(whole).sum(axis=1).max(), np.finfo(np.float64).tiny)
     grid = 2.0 ** np.floor(np.log2((LARGEST - dimensions / 2) / longest))  # half a step of rounding a component
@@ -81,7 +79,10 @@ def _by_loops(question: npt.NDArray[np.int16], codes: Sequence[bytes]) -> npt.ND
 
 def _by_numpy(question: npt.NDArray[np.int16], codes: Sequence[bytes]) -> npt.NDArray[np.int16]:
     """The same: float32 holds sums of 16 bits exactly."""
-    tokens = np.cumsum([0, *(len(code) * 8 // question.shape[1] for code in codes)])
+    width = question.shape[1] // 8
+    if any(len(code) % width for code in codes):
+        raise ValueError(f"codes of {width} bytes a token were expected")
+    tokens = np.cumsum([0, *(len(code) // width for code in codes)])
     products = decode(b"".join(codes), question.shape[1]) @ question.T.astype(np.float32)
     return np.maximum.reduceat(products, tokens[:-1], axis=0).astype(np.int16)
 

@@ -102,7 +102,7 @@ def test_one_pass_gives_the_same_vectors_with_their_tokens(embedder: Embedder) -
         # The question's side and the passage's are under one rotation. Another padding moves a sign in 400 in bf16;
         # another rotation would move every second.
         bits = np.unpackbits(np.frombuffer(code, np.uint8)) != np.unpackbits(np.frombuffer(encode(of_text), np.uint8))
-        assert bits.sum() <= 0.01 * len(bits)
+        assert bits.sum() <= (0.01 * len(bits) if embedder.name == "all-MiniLM-L6-v2" else 0)
         np.testing.assert_allclose(np.linalg.norm(of_text, axis=1), 1, atol=0.01)
 
 

@@ -105,9 +105,7 @@ def test_it_is_the_mean_of_maxima(dimensions: int) -> None:
     on_grid = [double_loop(rounded, decode(code, dimensions)) for code in codes]
     np.testing.assert_allclose(maxsim(question, codes), on_grid, atol=1e-9)
     exact = [double_loop(question, decode(code, dimensions)) for code in codes]
-    deviation = (
-        math.sqrt(math.pi / (2 * dimensions)) * math.sqrt(dimensions / 12) / grids[-1]
-    )  # of rounding, a product's
+    deviation = math.sqrt(math.pi / 24) / grids[-1]  # of a product, by rounding: sqrt(pi / 2d) · sqrt(d / 12) steps
     np.testing.assert_allclose(maxsim(question, codes), exact, atol=4 * deviation)
 
 
